@@ -59,6 +59,14 @@ def test_many_rows_meet_words_that_became_columns(n: int) -> None:
             check("linear_packed", n, rows, columns, 48, signs)
 
 
+@pytest.mark.parametrize("n", [4, 8, 15, 33])
+def test_rows_of_a_matrix_go_by_in_bands(n: int) -> None:
+    """More columns than a band has, and rows than go by at a time, by 24 and by 8."""
+    for rows, columns in ((1, 8), (70, 56), (64, 808), (130, 792)):
+        for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):
+            check("matmul_packed", n, rows, columns, 48, signs)
+
+
 @pytest.mark.parametrize("n", [1, 3, 8])
 def test_as_on_a_processor_that_cannot(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_packed, "SOME", 0)

@@ -24,7 +24,7 @@ SHALLOW = 128  # rows of b with so many columns that stay in the first-level cac
 _FEW_ROWS = 16  # of a, for which a thread need not read all of b
 
 _dots_4x4, _dots_1x4, _dots_1x1 = dot_tile(4, 4), dot_tile(1, 4), dot_tile(1, 1)
-_spread_8x3, _spread_8x1, _spread_1x1 = spread_tile(3, 8), spread_tile(1, 8), spread_tile(1, 1)
+_spread_8x3, _spread_4x3, _spread_8x1, _spread_1x1 = (spread_tile(*sides) for sides in ((3, 8), (3, 4), (1, 8), (1, 1)))
 _stream_4x4, _stream_1x8, _stream_1x1 = stream_tile(4, 4), stream_tile(1, 8), stream_tile(1, 1)
 
 
@@ -139,13 +139,18 @@ def dots(mode, a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride, n, k, m)
 @compiled
 def spreads(mode, a, a_at, a_stride, b, b_stride, c, c_at, c_stride, n, k, m):
     """b with unit stride along its columns, m = 24 or 8 of them, few enough rows to stay in the first-level cache."""
-    for i in range(0, n - n % 8, 8):
+    wide, eights = m == TURNED, n - n % 8
+    fours = eights + 4 if wide and n - eights >= 4 else eights
+    for i in range(0, eights, 8):
         x, z = a_at + i * a_stride, c_at + i * c_stride
-        if m == TURNED:
+        if wide:
             _spread_8x3(mode, k, a, x, a_stride, b, 0, b_stride, c, z, c_stride)
         else:
             _spread_8x1(mode, k, a, x, a_stride, b, 0, b_stride, c, z, c_stride)
-    for i in range(n - n % 8, n):
+    for i in range(eights, fours, 4):
+        x, z = a_at + i * a_stride, c_at + i * c_stride
+        _spread_4x3(mode, k, a, x, a_stride, b, 0, b_stride, c, z, c_stride)
+    for i in range(fours, n):
         x, z = a_at + i * a_stride, c_at + i * c_stride
         for j in range(0, m, LANES):
             _spread_1x1(mode, k, a, x, a_stride, b, j, b_stride, c, z + j, c_stride)

@@ -30,6 +30,7 @@ from puma.kernels.views import compiled, lying, octets, octets_at, span
 
 _ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
 _AHEAD = 2 * _DEPTH * WIDTH  # bytes: processors do not foresee that a row goes on where it was left
+_TALL, _WIDE = 64, 768  # words that are spread in the second-level cache: 384 kB
 _MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
 _LEAST = 1 << 18  # words that a thread spreads at least: some 50 us
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -121,7 +122,7 @@ def _run(
     result, width = span(out), out.shape[1]
     # what vectors run along comes in eights
     shuffled = (bits + 7) // 8 == WIDTH and (place[1] if kind is _LINEAR else size) % LANES == 0
-    left, stride = span(a), a.stride(0)
+    left, stride, step = span(a), a.stride(0), LANES
     (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
     if EIGHT and shuffled and kind is _LINEAR and a.shape[0] <= SOME:
         second = p_sign * q_sign
@@ -131,10 +132,18 @@ def _run(
             eight_linear(left, stride, a.shape[0], p, p_sign, q, second, sums, result, width, *place, low, high)
 
     elif FUSED and shuffled and kind is _LINEAR and size % LANES == 0 and a.shape[0] >= _MANY:
+        step = TURNED
 
         def part(low: int, high: int) -> None:
             words = np.empty(SHALLOW * TURNED, np.int64)
             linear_turned(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, words, result, width, *place, low, high)
+
+    elif FUSED and shuffled and kind is _MATMUL and a.shape[0] >= FEW:
+        step = TURNED
+
+        def part(low: int, high: int) -> None:
+            words = np.empty(_TALL * _WIDE, np.int64)
+            matmul_banded(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, words, result, width, *place, low, high)
 
     elif a.shape[0] < FEW and shuffled:
         lefts = [a if sign == 1 else -a for _, sign in terms]
@@ -150,7 +159,7 @@ def _run(
             told = (p, p_sign, q, q_sign, bits, spread)
             kind.many(mode, left, stride, a.shape[0], *told, result, width, *place, low, high)
 
-    pool.split(part, size, -(-_LEAST // place[1]), LANES)
+    pool.split(part, size, -(-_LEAST // place[1]), step)
     return out
 
 
@@ -325,6 +334,33 @@ def linear_turned(mode, a, a_stride, n, p, p_sign, q, q_sign, words, c, c_stride
                     _turn(depth, p, p_turn, q, q_turn, both, at, step, some * step, words, top, some)
                 spreads(mode, a, start, a_stride, words, some, c, first + row, c_stride, n, depth, some)
             row += some
+
+
+@compiled
+def matmul_banded(
+    mode, a, a_stride, n, p, p_sign, q, q_sign, bits, words, c, c_stride, first, rows, columns, low, high
+):
+    # long pieces of rows are read in their order; their words lie by so many columns as a tile takes
+    for start in range(low, high, _WIDE):
+        band = min(_WIDE, high - start)
+        for row in range(0, rows, _TALL):
+            tall = min(_TALL, rows - row)
+            for r in range(tall):
+                at = ((row + r) * columns + start) * WIDTH
+                column = 0
+                while column < band:
+                    some = TURNED if band - column >= TURNED else LANES
+                    to = column * _TALL + r * some
+                    _spread(p, at + column * WIDTH, p_sign, 8 * WIDTH, words, to, some, False)
+                    if q_sign != 0:
+                        _spread(q, at + column * WIDTH, q_sign, 8 * WIDTH, words, to, some, True)
+                    column += some
+            column = 0
+            while column < band:
+                some = TURNED if band - column >= TURNED else LANES
+                b = words[column * _TALL :]
+                spreads(mode, a, first + row, a_stride, b, some, c, start + column, c_stride, n, tall, some)
+                column += some
 
 
 @compiled
