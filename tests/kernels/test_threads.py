@@ -11,7 +11,7 @@ from puma import kernels, pool
 from puma.crypto import prg
 from puma.crypto.prg import PairKey
 from puma.kernels import cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
-from puma.kernels.rounds import cpu_hiding
+from puma.kernels.rounds import cpu_flags, cpu_hiding
 from puma.kernels.startup import threads
 from tests.kernels.words import views, words
 
@@ -21,7 +21,7 @@ SIZES = [0, 1, 8, 9, 31, 129, 1003]
 @pytest.fixture(autouse=True)
 def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three threads, and nothing too small for them."""
-    for room in (cpu, cpu_bits, cpu_hiding, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
+    for room in (cpu, cpu_bits, cpu_flags, cpu_hiding, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
         monkeypatch.setattr(room, "_LEAST", 1)
     threads.use(3)
     assert torch.get_num_threads() == 1  # torch's own would be as many again, for the same cores
@@ -139,7 +139,15 @@ def test_parts_of_a_draw_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(PairKey(bytes(range(32))).stream("mask").words(700), expected) and len(drawn) > 2
 
 
-def test_rows_of_bits() -> None:
-    parts = [words(9, 7), words(7), words(9, 1), views(9, 7)["transposed"]]
-    assert torch.equal(kernels.pack_rows(parts, (9, 7)), plain.pack_rows(parts, (9, 7)))
-    assert kernels.pack_rows([words(3, 0)], (3, 0)).shape == (1, 0)
+def test_digits_that_are_zero() -> None:
+    for digit in (words(9, 7), words(5000), words(0), views(9, 7)["transposed"]):
+        for width in (1, 3, 8):
+            assert torch.equal(kernels.zeros(digit, width), plain.zeros(digit, width))
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_flags_of_digits(count: int) -> None:
+    narrow, wide, digit = words(count, 1), words(count, 4, seed=1), words(count, seed=2)
+    asked = [(narrow, digit, 3, None), (wide, digit, 8, words(256) & 1), (narrow, digit, 6, words(64) & 1)]
+    for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
+        assert torch.equal(got, expected)

@@ -47,7 +47,6 @@ __all__ = [
     "pack_bits",
     "pack_bytes",
     "pack_masked",
-    "pack_rows",
     "packed_less",
     "padded",
     "parity",
@@ -69,6 +68,7 @@ __all__ = [
     "wordwise",
     "wraps",
     "xor_of_products",
+    "zeros",
 ]
 
 
@@ -258,11 +258,6 @@ def pack_bits(b: Tensor) -> Tensor:
     return _for(b).pack_bits(b)
 
 
-def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """The lowest bit of every word of each, spread to the shape, as rows (parts, bytes), eight bits to a byte."""
-    return _for(parts[0]).pack_rows(parts, shape)
-
-
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The 0/1 words that `pack_bits` wrote."""
     return _for(buffer).unpack_bits(buffer, shape)
@@ -278,11 +273,11 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
 
 
 def opened_products(
-    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, count: int
 ) -> Sequence[Tensor]:
-    """The results of `xor_of_products` as 0/1 words of a shape: of rows of bits that are opened, mine ^ theirs, and of
-    three kinds of others below them."""
-    return _for(mine).opened_products(mine, theirs, others, terms, ends, shape)
+    """The results of `xor_of_products`, each a row of so many bits with zeros behind the last: of rows of bits that
+    are opened, mine ^ theirs, and of three kinds of others below them."""
+    return _for(mine).opened_products(mine, theirs, others, terms, ends, count)
 
 
 def parity(x: Tensor) -> Tensor:
@@ -327,8 +322,14 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 
 
 def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
-    """For each (e, digit, width, members) what `member` says, and `above` where there are no members."""
+    """For each (e, digit, width, members) what `member` says, and `above` where there are no members, as a row of bits
+    as `pack_bits` writes it."""
     return _for(asked[0][0]).flags(asked)
+
+
+def zeros(digit: Tensor, width: int) -> Tensor:
+    """Which of the digits are 0, as a row of bits."""
+    return _for(digit).zeros(digit, width)
 
 
 def _for(x: Tensor) -> ModuleType:

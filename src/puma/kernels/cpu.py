@@ -27,7 +27,7 @@ from puma.kernels.cpu_chains import (
     wraps,
 )
 from puma.kernels.cpu_matmul import matmul
-from puma.kernels.cpu_onehot import above, flags, hot_bit, lookup, member, onehot, parity
+from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed, taken_off
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import (
@@ -35,13 +35,13 @@ from puma.kernels.cpu_wire import (
     pack_bits,
     pack_bytes,
     pack_masked,
-    pack_rows,
     unpack,
     unpack_bits,
     unpack_bytes,
     unpack_runs,
 )
 from puma.kernels.plain import reduce
+from puma.kernels.rounds.cpu_flags import flags, zeros
 from puma.kernels.rounds.cpu_hiding import hidden_hots
 from puma.kernels.rounds.cpu_opened import packed_less, padded
 from puma.kernels.views import compiled, words
@@ -72,7 +72,6 @@ __all__ = [
     "pack_bits",
     "pack_bytes",
     "pack_masked",
-    "pack_rows",
     "packed_less",
     "padded",
     "parity",
@@ -93,6 +92,7 @@ __all__ = [
     "wordwise",
     "wraps",
     "xor_of_products",
+    "zeros",
 ]
 
 _LEAST = 1 << 17  # words that a thread takes at least: some 60 us

@@ -11,8 +11,6 @@ Below 64 positions the pattern is repeated to fill its word: one rotation serves
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +31,6 @@ _FEW = 16  # digits that are looked up entry by entry
 _U = np.uint64
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _LEAST = 1 << 13  # digits that a thread takes at least: some 20 to 400 us
-_COPIED = 1 << 16  # words of vectors that are copied at a time: 512 kB
 
 
 def onehot(digit: Tensor, width: int) -> Tensor:
@@ -50,12 +47,12 @@ def onehot(digit: Tensor, width: int) -> Tensor:
 
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """e[digit]."""
-    return _each(_hot_bit, *_aligned(e, digit, width), width)
+    return _each(_hot_bit, *aligned(e, digit, width), width)
 
 
 def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
     """For every table t the sum over j of table[t, digit - j] e[j], modulo 2^64; the tables come first."""
-    e, digit = _aligned(e, digit, width)
+    e, digit = aligned(e, digit, width)
     if table.dim() != 2 or table.shape[1] != 1 << width:
         raise ValueError(f"a table of shape {tuple(table.shape)} does not fit a digit of {width} bits")
     out = torch.empty((table.shape[0], *digit.shape), dtype=torch.int64)
@@ -79,48 +76,18 @@ def lookup(e: Tensor, digit: Tensor, width: int, table: Tensor) -> Tensor:
 
 def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
     """The xor over j of members[digit - j] and e[j]: is the hidden digit's difference in the set?"""
-    e, digit = _aligned(e, digit, width)
-    members = _set(members, width)
+    e, digit = aligned(e, digit, width)
+    members = members_of(members, width)
     return _each(_member, e, digit, width, members.data_ptr())
 
 
 def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """The xor of e[j] over j > digit: the borrow of digit - hidden digit."""
-    return _each(_above, *_aligned(e, digit, width), width)
+    return _each(above_words, *aligned(e, digit, width), width)
 
 
-def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
-    """What `member` says of each, and `above` where there are no members: of few digits all in one call."""
-    if asked[0][1].numel() >= 2 * _LEAST:
-        return [_flags_of_many(*each) for each in asked]
-    each = {(id(e), id(digit)): (e, digit, width) for e, digit, width, _ in asked}  # several are asked of one digit
-    lie = {key: _aligned(*one) for key, one in each.items()}
-    shape, count = (first := next(iter(lie.values()))[1]).shape, first.numel()
-    if not 0 < count < 2 * _LEAST or any(digit.shape != shape for _, digit in lie.values()):
-        return [_flags_of_many(*each) for each in asked]
-    places, out = array("q"), torch.empty((len(asked), *shape), dtype=torch.int64)
-    sets = [None if members is None else _set(members, width) for _, _, width, members in asked]
-    for (e, digit, width, _), its in zip(asked, sets):
-        places.extend((*map(Tensor.data_ptr, lie[id(e), id(digit)]), width, its.data_ptr() if its is not None else 0))
-    _flags(len(asked), count, places.buffer_info()[0], out.data_ptr())
-    return out.unbind(0)
-
-
-def _flags_of_many(e: Tensor, digit: Tensor, width: int, members: Tensor | None) -> Tensor:
-    """A thing asked of digits; where a vector serves a row of them, few rows at a time, so that the copies of vectors
-    stay in a cache and take no fresh memory."""
-    if e.shape[:-1] == digit.shape or e.dim() != digit.dim() + 1 or e.shape[:-2] != digit.shape[:-1]:
-        return above(e, digit, width) if members is None else member(e, digit, width, members)
-    rows, out = digit.shape[:-1].numel(), torch.empty(digit.shape, dtype=torch.int64)
-    vectors, digits, found = e.reshape(rows, *e.shape[-2:]), digit.reshape(rows, -1), out.view(rows, -1)
-    step = max(1, _COPIED // (digits.shape[1] * e.shape[-1]))
-    for low in range(0, rows, step):
-        part = vectors[low : low + step], digits[low : low + step], width
-        found[low : low + step] = above(*part) if members is None else member(*part, members)
-    return out
-
-
-def _set(members: Tensor, width: int) -> Tensor:
+def members_of(members: Tensor, width: int) -> Tensor:
+    """A set's flags as words."""
     if members.shape != (1 << width,):
         raise ValueError(f"a set of shape {tuple(members.shape)} does not fit a digit of {width} bits")
     return lying(members if members.dtype is torch.int64 else members.to(torch.int64))
@@ -156,7 +123,8 @@ def _per(width: int) -> int:
     return 1 << max(width - 6, 0)
 
 
-def _aligned(e: Tensor, digit: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def aligned(e: Tensor, digit: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Vectors and digits of one shape, each in order."""
     if e.shape[-1:] != (_per(width),):
         raise ValueError(f"a one-hot of width {width} has {_per(width)} words, not shape {tuple(e.shape)}")
     lead = e.shape[:-1]
@@ -279,15 +247,27 @@ def _lookup_few(count, hots, digits, width, entries, tables, results):
 
 
 @compiled
-def _member(count, hots, digits, width, members, results):
+def chosen(width, members, mask):
+    """The places of a set's members in a vector that was turned, as words."""
     size = 1 << width
-    per, full, spread = _shape(width)
-    e, digit = words_at(hots, count * np.int64(per)), words_at(digits, count)
-    flags, out = words_at(members, size), words_at(results, count)
-    mask = np.zeros(per, np.uint64)
+    flags = words_at(members, size)
     for i in range(size):
         if flags[-i & (size - 1)]:
             mask[i >> 6] |= _U(1) << _U(i & 63)
+
+
+@compiled
+def _member(count, hots, digits, width, members, results):
+    mask = np.zeros(_shape(width)[0], np.uint64)
+    chosen(width, members, mask)
+    member_words(count, hots, digits, width, mask, results)
+
+
+@compiled
+def member_words(count, hots, digits, width, mask, results):
+    """In compiled code: what `member` says of so many digits behind these addresses, of a set that was `chosen`."""
+    per, full, spread = _shape(width)
+    e, digit, out = words_at(hots, count * np.int64(per)), words_at(digits, count), words_at(results, count)
     if per == 1:  # by itself, several at a time
         only = mask[0] & full
         for i in range(count):
@@ -302,7 +282,8 @@ def _member(count, hots, digits, width, members, results):
 
 
 @compiled
-def _above(count, hots, digits, width, results):
+def above_words(count, hots, digits, width, results):
+    """In compiled code: what `above` says of so many digits behind these addresses."""
     per, full, _ = _shape(width)
     e, digit, out = words_at(hots, count * np.int64(per)), words_at(digits, count), words_at(results, count)
     last = _U((1 << width) - 1)
@@ -329,17 +310,6 @@ def _behind(place, k):
     rest = (_ONES << (place & _U(63))) << _U(1)
     at = place >> _U(6)
     return rest if k == at else _ONES if k > at else _U(0)
-
-
-@compiled
-def _flags(flags, count, asked, results):
-    places = words_at(asked, 4 * flags)
-    for i in range(flags):
-        hots, digits, width, members = places[4 * i], places[4 * i + 1], places[4 * i + 2], places[4 * i + 3]
-        if members == 0:
-            _above(count, hots, digits, width, results + 8 * count * i)
-        else:
-            _member(count, hots, digits, width, members, results + 8 * count * i)
 
 
 @compiled

@@ -227,11 +227,6 @@ def pack_bits(b: Tensor) -> Tensor:
     return (padded.view(count, 8) << torch.arange(8, device=b.device)).sum(-1).to(torch.uint8)
 
 
-def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """The lowest bits of each, spread to the shape, as a row of bytes."""
-    return torch.stack([pack_bits(x.expand(shape)) for x in parts])
-
-
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The 0/1 words that `pack_bits` wrote."""
     bits = (buffer.to(torch.int64).unsqueeze(-1) >> torch.arange(8, device=buffer.device)) & 1
@@ -252,11 +247,11 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
 
 
 def opened_products(
-    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, count: int
 ) -> list[Tensor]:
-    """Polynomials in the rows mine ^ theirs and those of the others below, as 0/1 words."""
+    """Polynomials in the rows mine ^ theirs and those of the others below, with zeros behind so many bits."""
     found = xor_of_products(torch.cat([mine ^ theirs, *others]), terms, ends)
-    return [unpack_bits(row, shape) for row in found]
+    return [pack_bits(unpack_bits(row, (count,))) for row in found]
 
 
 def parity(x: Tensor) -> Tensor:
@@ -318,8 +313,13 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
 
 
 def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> list[Tensor]:
-    """What `member` says of each (e, digit, width, members), and `above` where there are no members."""
-    return [above(e, d, w) if members is None else member(e, d, w, members) for e, d, w, members in asked]
+    """What `member` says of each (e, digit, width, members), and `above` where there are no members, as rows."""
+    return [pack_bits(above(e, d, w) if members is None else member(e, d, w, members)) for e, d, w, members in asked]
+
+
+def zeros(digit: Tensor, width: int) -> Tensor:
+    """Which of the digits are 0, as a row."""
+    return pack_bits((digit & _mask(width) == 0).to(torch.int64))
 
 
 def _mask(bits: int) -> int:

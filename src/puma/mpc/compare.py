@@ -330,9 +330,10 @@ def best(rivals: list[list[Share]], at_once: bool) -> Protocol[list[Share]]:
     """For each list of rivals (same shapes) the one at whose place the first list is largest."""
     first = rivals[0]
     pairs = [(i, j) for i in range(len(first)) for j in range(i + 1, len(first))]
-    smaller = yield from sign(stacked([first[i] - first[j] for i, j in pairs]))
     if len(first) == 2:
-        return (yield from choose(smaller[0], *((b, a) for a, b in rivals)))
+        smaller = yield from sign(first[0] - first[1])
+        return (yield from choose(smaller, *((b, a) for a, b in rivals)))
+    smaller = yield from sign(stacked([first[i] - first[j] for i, j in pairs]))
     if at_once:
         return (yield from _selected(rivals, pairs, smaller))
     names = {f"l{i},{j}": smaller[n] for n, (i, j) in enumerate(pairs)}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.shapes import broadcast
 from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
 from puma.mpc.party import FIRST, Party, present
 from puma.mpc.share import Additive, Bits, Share
@@ -48,23 +49,18 @@ class Digit:
 
     def is_in(self, members: Sequence[int]) -> Bits:
         """Whether the difference lies in a public set; local (a xor of the one-hot over the set)."""
-        if self.party.is_dealer or self.party.dry:
-            return Bits(self.party, self.party.nothing(self.public.shape))
-        flags = flags_of(members if isinstance(members, range) else tuple(members), self.size)
-        return Bits(self.party, kernels.member(self.hot, self.public, self.width, flags))
+        return each_of((self, members if isinstance(members, range) else tuple(members)))[0]
 
     def borrows(self) -> Bits:
         """Whether m's digit is below l's: the borrow into the next digit; local."""
-        if self.party.is_dealer:
-            return Bits(self.party, self.party.nothing(self.public.shape))
-        return Bits(self.party, kernels.above(self.hot, self.public, self.width))
+        return each_of((self, None))[0]
 
     def wrapping(self, one: Bits) -> tuple[Bits, Bits]:
         """Of the bit that says whether the difference is 1: without a wrap, and with one (m's digit 0, l's the
         largest); local."""
-        if self.party.is_dealer:
+        if self.party.is_dealer or self.party.dry:
             return one, one
-        wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))
+        wrapped = Bits(self.party, None, one.row & kernels.zeros(self.public, self.width), one.shape)
         return one ^ wrapped, wrapped
 
     def sign(self) -> Tensor:
@@ -146,7 +142,13 @@ def each_of(*asked: Asked) -> list[Bits]:
     found = kernels.flags(
         [(d.hot, d.public, d.width, None if members is None else flags_of(members, d.size)) for d, members in asked]
     )
-    return [Bits(party, part) for part in found]
+    return [Bits(party, None, row, _beside(d)) for (d, _), row in zip(asked, found, strict=True)]
+
+
+def _beside(d: Digit) -> Sequence[int]:
+    """The shape of what is asked of a digit; a vector may serve several."""
+    lead, shape = d.hot.shape[:-1], d.public.shape
+    return shape if lead == shape else broadcast(lead, shape)
 
 
 @lru_cache(maxsize=1024)

@@ -27,13 +27,14 @@ from puma.kernels import (
     cpu_wire,
 )
 from puma.kernels.cpu_eight import SOME
-from puma.kernels.rounds import cpu_opened, message
+from puma.kernels.rounds import cpu_flags, cpu_opened, message
 from puma.kernels.tiles import WIDE
 from puma.kernels.views import octets, span
 
 _ROOMS = (
     *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
     cpu_wire,
+    cpu_flags,
     cpu_opened,
 )
 
@@ -85,7 +86,7 @@ def compile_kernels() -> None:
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
     kernels.unpack_runs(kernels.pack(x, 2), [2], (8,))
     kernels.padded(x, 1, 2, 36, kernels.packed_less(x, 1, 2, 36, x), x)
-    message.read(message.write([(x, 1)]), [(x, 1)], joined=[message.XOR])
+    message.read(message.write([(x, 1)]), [(x, 1)], joined=[message.SUM])
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
@@ -102,10 +103,10 @@ def compile_kernels() -> None:
     floats = kernels.Stored(torch.zeros(8 * cpu_few_stored.BLOCK, dtype=torch.uint8), "bf16", cpu_few_stored.BLOCK)
     kernels.linear_stored(x[:1].expand(1, floats.columns), floats, 0, 48, x[:4].reshape(1, 4).clone())
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
-    kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
+    kernels.unpack_bits(kernels.zeros(x, 3), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
     row = pads[:1].reshape(1, 1)
-    kernels.opened_products(row, row, (row, row, row), torch.tensor([[0, 1]]), torch.tensor([1]), (8,))
+    kernels.opened_products(row, row, (row, row, row), torch.tensor([[0, 1]]), torch.tensor([1]), 8)
 
 
 def _functions() -> list[Any]:
