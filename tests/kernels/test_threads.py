@@ -59,7 +59,7 @@ def test_one_hot_digits(size: int, width: int) -> None:
         assert torch.equal(getattr(kernels, name)(e, digit, width), getattr(plain, name)(e, digit, width))
     assert torch.equal(kernels.onehot(digit, width), plain.onehot(digit, width))
     half = words(((digit.numel() << width) + 7) // 8).to(torch.uint8)
-    assert torch.equal(kernels.hidden_hots(half, [digit], [width]), plain.hidden_hots(half, [digit], [width]))
+    assert torch.equal(kernels.hidden_hots(half, digit, [(3, width)]), plain.hidden_hots(half, digit, [(3, width)]))
     assert torch.equal(kernels.parity(e), plain.parity(e))
 
 
@@ -141,13 +141,13 @@ def test_parts_of_a_draw_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_digits_that_are_zero() -> None:
     for digit in (words(9, 7), words(5000), words(0), views(9, 7)["transposed"]):
-        for width in (1, 3, 8):
-            assert torch.equal(kernels.zeros(digit, width), plain.zeros(digit, width))
+        for low, width in ((0, 1), (5, 3), (56, 8)):
+            assert torch.equal(kernels.zeros(digit, low, width), plain.zeros(digit, low, width))
 
 
 @pytest.mark.parametrize("count", SIZES)
 def test_flags_of_digits(count: int) -> None:
     narrow, wide, digit = words(count, 1), words(count, 4, seed=1), words(count, seed=2)
-    asked = [(narrow, digit, 3, None), (wide, digit, 8, words(256) & 1), (narrow, digit, 6, words(64) & 1)]
+    asked = [(narrow, digit, 0, 3, None), (wide, digit, 5, 8, words(256) & 1), (narrow, digit, 58, 6, words(64) & 1)]
     for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
         assert torch.equal(got, expected)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from puma.kernels import plain, shapes
 from puma.kernels.host import from_wire, mapped, to_wire
+from puma.kernels.shapes import Asked
 from puma.kernels.stored import Stored
 
 if TYPE_CHECKING:
@@ -295,10 +296,11 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return _for(digit).onehot(digit, width)
 
 
-def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes `half` xor the one-hot vectors of digits, in their place: vectors lie one behind the other, a run of
-    bits for each tensor of digits, filled up to a whole byte by zeros. A digit of 0 bits stands for its lowest one."""
-    return _for(half).hidden_hots(half, digits, widths)
+def hidden_hots(half: Tensor, x: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """The bytes `half` xor the one-hot vectors of digits, in their place: for each place (low, width) of the words x
+    vectors lie one behind the other, filled up to a whole byte by zeros. A digit of 0 bits stands for its lowest one.
+    """
+    return _for(half).hidden_hots(half, x, places)
 
 
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
@@ -321,15 +323,15 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     return _for(e).above(e, digit, width)
 
 
-def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
-    """For each (e, digit, width, members) what `member` says, and `above` where there are no members, as a row of bits
-    as `pack_bits` writes it."""
+def flags(asked: Sequence[Asked]) -> Sequence[Tensor]:
+    """For each (e, x, low, width, members) what `member` says of the digit of so many bits that begins in x at `low`,
+    and `above` where there are no members, as a row of bits as `pack_bits` writes it."""
     return _for(asked[0][0]).flags(asked)
 
 
-def zeros(digit: Tensor, width: int) -> Tensor:
-    """Which of the digits are 0, as a row of bits."""
-    return _for(digit).zeros(digit, width)
+def zeros(x: Tensor, low: int, width: int) -> Tensor:
+    """Which of the digits of so many bits that begin at `low` are 0, as a row of bits."""
+    return _for(x).zeros(x, low, width)
 
 
 def _for(x: Tensor) -> ModuleType:

@@ -83,7 +83,7 @@ def member(e: Tensor, digit: Tensor, width: int, members: Tensor) -> Tensor:
 
 def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     """The xor of e[j] over j > digit: the borrow of digit - hidden digit."""
-    return _each(above_words, *aligned(e, digit, width), width)
+    return _each(above_words, *aligned(e, digit, width), width, 0)
 
 
 def members_of(members: Tensor, width: int) -> Tensor:
@@ -260,45 +260,48 @@ def chosen(width, members, mask):
 def _member(count, hots, digits, width, members, results):
     mask = np.zeros(_shape(width)[0], np.uint64)
     chosen(width, members, mask)
-    member_words(count, hots, digits, width, mask, results)
+    member_words(count, hots, digits, width, 0, mask, results)
 
 
 @compiled
-def member_words(count, hots, digits, width, mask, results):
-    """In compiled code: what `member` says of so many digits behind these addresses, of a set that was `chosen`."""
+def member_words(count, hots, digits, width, low, mask, results):
+    """In compiled code: what `member` says of so many digits, from bit `low` on of what lies behind an address, and of
+    a set that was `chosen`."""
+    begin = _U(low)
     per, full, spread = _shape(width)
     e, digit, out = words_at(hots, count * np.int64(per)), words_at(digits, count), words_at(results, count)
     if per == 1:  # by itself, several at a time
         only = mask[0] & full
         for i in range(count):
-            word, shift = (_U(e[i]) & full) * spread, _U(digit[i]) & _U(63)
+            word, shift = (_U(e[i]) & full) * spread, (_U(digit[i]) >> begin) & _U(63)
             out[i] = _parity_of(((word >> shift) | ((word << _U(1)) << (_U(63) - shift))) & only)
         return
     for i in range(count):
         word = _U(0)
         for k in range(per):
-            word ^= _turned(e, _U(i) * per, per, _U(digit[i]), _U(k), full, spread) & mask[_U(k)]
+            word ^= _turned(e, _U(i) * per, per, _U(digit[i]) >> begin, _U(k), full, spread) & mask[_U(k)]
         out[i] = _parity_of(word)
 
 
 @compiled
-def above_words(count, hots, digits, width, results):
-    """In compiled code: what `above` says of so many digits behind these addresses."""
+def above_words(count, hots, digits, width, low, results):
+    """In compiled code: what `above` says of so many digits, from bit `low` on of what lies behind an address."""
+    begin = _U(low)
     per, full, _ = _shape(width)
     e, digit, out = words_at(hots, count * np.int64(per)), words_at(digits, count), words_at(results, count)
     last = _U((1 << width) - 1)
     if per == 1:  # by itself, several at a time
         for i in range(count):
-            out[i] = _parity_of(_U(e[i]) & full & _behind(_U(digit[i]) & last, _U(0)))
+            out[i] = _parity_of(_U(e[i]) & full & _behind((_U(digit[i]) >> begin) & last, _U(0)))
     elif per == 4:
         for i in range(count):
-            place, word = _U(digit[i]) & last, _U(0)
+            place, word = (_U(digit[i]) >> begin) & last, _U(0)
             for k in range(4):
                 word ^= _U(e[4 * i + k]) & _behind(place, _U(k))
             out[i] = _parity_of(word)
     else:
         for i in range(count):
-            place, word = _U(digit[i]) & last, _U(0)
+            place, word = (_U(digit[i]) >> begin) & last, _U(0)
             for k in range(per):
                 word ^= _U(e[_U(i) * per + _U(k)]) & _behind(place, _U(k))
             out[i] = _parity_of(word)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from puma.kernels.shapes import OPERATIONS
+from puma.kernels.shapes import OPERATIONS, Asked
 from puma.kernels.stored import KINDS, Stored, numbers
 
 
@@ -273,13 +273,13 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return torch.where(word == digit >> 6, torch.ones_like(digit) << (digit & 63), 0)
 
 
-def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes xor the one-hot vectors of the digits, in their place, a run of bits for each tensor; of 0 wide digits
-    the bits."""
-    sizes = [((digit.numel() << width) + 7) // 8 for digit, width in zip(digits, widths, strict=True)]
+def hidden_hots(half: Tensor, x: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """The bytes xor the one-hot vectors of the digits, in their place, a run of bits for each place (low, width) of the
+    words; of 0 wide digits the bits."""
+    sizes = [((x.numel() << width) + 7) // 8 for _, width in places]
     parts = list[Tensor]()
-    for part, digit, width in zip(half.split_with_sizes(sizes), digits, widths, strict=True):
-        each = min(1 << width, 64)
+    for part, (low, width) in zip(half.split_with_sizes(sizes), places, strict=True):
+        each, digit = min(1 << width, 64), x >> low
         hot = onehot(digit, width) if width else (digit & 1).unsqueeze(-1)
         parts.append(pack(unpack(part, each, tuple(hot.shape)) ^ hot, each))
     return half.copy_(torch.cat(parts)) if parts else half
@@ -312,14 +312,15 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     return ((position > digit) * _positions(e, width)).sum(-1) & 1
 
 
-def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> list[Tensor]:
-    """What `member` says of each (e, digit, width, members), and `above` where there are no members, as rows."""
-    return [pack_bits(above(e, d, w) if members is None else member(e, d, w, members)) for e, d, w, members in asked]
+def flags(asked: Sequence[Asked]) -> list[Tensor]:
+    """What `member` says of each (e, x, low, width, members), and `above` where there are no members, as rows."""
+    each = [(e, x >> low, width, members) for e, x, low, width, members in asked]
+    return [pack_bits(above(e, d, w) if members is None else member(e, d, w, members)) for e, d, w, members in each]
 
 
-def zeros(digit: Tensor, width: int) -> Tensor:
+def zeros(x: Tensor, low: int, width: int) -> Tensor:
     """Which of the digits are 0, as a row."""
-    return pack_bits((digit & _mask(width) == 0).to(torch.int64))
+    return pack_bits(((x >> low) & _mask(width) == 0).to(torch.int64))
 
 
 def _mask(bits: int) -> int:

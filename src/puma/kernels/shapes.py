@@ -16,6 +16,8 @@ from torch import Tensor
 from puma.kernels.outline import Outline
 from puma.kernels.stored import Stored
 
+Asked = tuple[Tensor, Tensor, int, int, Tensor | None]  # of a flag: vectors, words, a digit's place there, and a set
+
 # Of words that lie side by side, by name.
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
@@ -234,7 +236,7 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return _empty((*digit.shape, 1 << max(width - 6, 0)))
 
 
-def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
+def hidden_hots(half: Tensor, x: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
     """As half."""
     return _empty(half.shape, torch.uint8)
 
@@ -264,14 +266,14 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     return _empty(_together(e, digit))
 
 
-def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> list[Tensor]:
+def flags(asked: Sequence[Asked]) -> list[Tensor]:
     """For each a row of bytes, one for eight of e without its words, beside its digits."""
-    return [pack_bits(_empty(_together(e, digit))) for e, digit, _, _ in asked]
+    return [pack_bits(_empty(_together(e, x))) for e, x, *_ in asked]
 
 
-def zeros(digit: Tensor, width: int) -> Tensor:
+def zeros(x: Tensor, low: int, width: int) -> Tensor:
     """A row of bytes, one for eight digits."""
-    return pack_bits(digit)
+    return pack_bits(x)
 
 
 def _together(e: Tensor, digit: Tensor) -> tuple[int, ...]:
