@@ -51,6 +51,14 @@ def test_rows_that_meet_words_in_registers(n: int) -> None:
                 check("linear_packed", n, rows, columns, 48, signs)
 
 
+@pytest.mark.parametrize("n", [SOME + 1, SOME + 9, 67])
+def test_many_rows_meet_words_that_became_columns(n: int) -> None:
+    """Rows of the matrix by 24 and by 8, or in a number that is no multiple; deeper than is taken at a time."""
+    for rows, columns in ((8, 8), (24, 136), (59, 648), (64, 648), (16, 9)):
+        for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):
+            check("linear_packed", n, rows, columns, 48, signs)
+
+
 @pytest.mark.parametrize("n", [1, 3, 8])
 def test_as_on_a_processor_that_cannot(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_packed, "SOME", 0)
@@ -80,10 +88,10 @@ def test_left_factor_in_every_layout(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("n", [2, 8])
+@pytest.mark.parametrize("n", [2, 8, SOME + 1])
 def test_nothing_behind_the_last_word_is_read(name: str, n: int) -> None:
     """The words end where a page begins that nobody may read: one byte more would end the process."""
-    rows, columns = 3, 8 * 37
+    rows, columns = 8, 8 * 19
     size = 6 * rows * columns
     with mmap.mmap(-1, 3 * mmap.PAGESIZE) as region:
         place = np.frombuffer(region, dtype=np.uint8)

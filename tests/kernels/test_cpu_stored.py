@@ -64,6 +64,26 @@ def test_every_kind_in_every_ring(name: str, kind: str, bits: int) -> None:
         assert same(getattr(kernels, name)(a, matrix, 18, bits, out.clone()), expected, bits), layout
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bits", [34, 52, 53, 64])
+def test_many_rows_meet_numbers_that_became_columns(kind: str, bits: int) -> None:
+    """Rows of the matrix by 24, by 8 and what is left, deeper than is taken at a time, at any byte."""
+    for n, rows, columns in ((32, 8, 8), (33, 24, 136), (45, 59, 648), (40, 3, 16)):
+        matrix, a, out = stored(kind, rows, columns, factors=True), words(n, columns), words(n, rows, seed=3)
+        matrix = matrix._replace(raw=torch.cat([matrix.raw[:1], matrix.raw])[1:])
+        expected = plain.linear_stored(a, matrix, 18, bits, out.clone())
+        assert same(kernels.linear_stored(a, matrix, 18, bits, out), expected, bits), (n, rows, columns)
+
+
+def test_small_halves_are_exact_in_many_rows() -> None:
+    halves = torch.tensor([2.0**-24, -(2.0**-24), 2.0**-15, 65504.0, -0.5, 1.5, 0.0, -0.0], dtype=torch.float16)
+    matrix = Stored(halves.repeat(8).view(torch.uint8), "f16", 8)
+    a = torch.eye(8, dtype=torch.int64).repeat(4, 1)
+    got = kernels.linear_stored(a, matrix, 24, 64, torch.zeros((32, 8), dtype=torch.int64))
+    assert torch.equal(got, plain.linear_stored(a, matrix, 24, 64, torch.zeros_like(got)))
+    assert got[:2, 0].tolist() == [1, -1]
+
+
 def test_some_of_the_rows() -> None:
     matrix = stored("bf16", 9, 5, factors=True)
     assert torch.equal(kernels.spread(matrix.part(2, 7), 18), kernels.spread(matrix, 18)[2:7])

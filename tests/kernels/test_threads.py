@@ -11,6 +11,7 @@ from puma import kernels, pool
 from puma.crypto import prg
 from puma.crypto.prg import PairKey
 from puma.kernels import cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
+from puma.kernels.digits import cpu_lookup
 from puma.kernels.rounds import cpu_flags, cpu_hiding
 from puma.kernels.startup import threads
 from tests.kernels.words import views, words
@@ -21,7 +22,7 @@ SIZES = [0, 1, 8, 9, 31, 129, 1003]
 @pytest.fixture(autouse=True)
 def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three threads, and nothing too small for them."""
-    for room in (cpu, cpu_bits, cpu_flags, cpu_hiding, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
+    for room in (cpu, cpu_bits, cpu_flags, cpu_hiding, cpu_lookup, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
         monkeypatch.setattr(room, "_LEAST", 1)
     threads.use(3)
     assert torch.get_num_threads() == 1  # torch's own would be as many again, for the same cores
@@ -148,6 +149,7 @@ def test_digits_that_are_zero() -> None:
 @pytest.mark.parametrize("count", SIZES)
 def test_flags_of_digits(count: int) -> None:
     narrow, wide, digit = words(count, 1), words(count, 4, seed=1), words(count, seed=2)
-    asked = [(narrow, digit, 0, 3, None), (wide, digit, 5, 8, words(256) & 1), (narrow, digit, 58, 6, words(64) & 1)]
+    one, more = words(64) & 1, words(256) & 1
+    asked = [(narrow, digit, 0, 3, None), (wide, digit, 5, 8, more), (narrow, digit, 58, 6, one)]
     for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
         assert torch.equal(got, expected)

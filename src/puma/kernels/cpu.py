@@ -27,7 +27,7 @@ from puma.kernels.cpu_chains import (
     wraps,
 )
 from puma.kernels.cpu_matmul import matmul
-from puma.kernels.cpu_onehot import above, hot_bit, lookup, member, onehot, parity
+from puma.kernels.cpu_onehot import above, hot_bit, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed, taken_off
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import (
@@ -40,6 +40,7 @@ from puma.kernels.cpu_wire import (
     unpack_bytes,
     unpack_runs,
 )
+from puma.kernels.digits.cpu_lookup import lookup
 from puma.kernels.plain import reduce
 from puma.kernels.rounds.cpu_flags import flags, zeros
 from puma.kernels.rounds.cpu_hiding import hidden_hots

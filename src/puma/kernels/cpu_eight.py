@@ -22,7 +22,7 @@ from puma.kernels.tiles import FUSED, LANES, NARROW, WIDE, ZERO, Tile
 from puma.kernels.views import compiled
 
 EIGHT = FUSED and ANYWHERE  # whether this processor is one of them
-SOME = 64  # rows: of more, words that are written down serve so often that it pays
+SOME = 31  # rows: of more, words that are written down as columns serve so often that it pays
 _TALL, _LOW, _PAIR = 8, 4, 2  # rows that meet words in a register
 _BESIDE = 3  # rows of the matrix at a time
 _DEPTH = 4096  # words of a row at a time: of eight rows they stay in the second-level cache

@@ -13,15 +13,18 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels.shapes import broadcast
-from puma.kernels.tiles import CHOOSING, LANES, NARROW, NARROW_BITS, WIDE, dot_tile, stream_tile
+from puma.kernels.tiles import CHOOSING, LANES, NARROW, NARROW_BITS, WIDE, dot_tile, spread_tile, stream_tile
 from puma.kernels.views import compiled, span
 
 _DEPTH = 1024  # of dot products at a time, so that four rows of b stay in the first-level cache
 _ROWS, _COLUMNS = 64, 1024  # of c that stay in the second-level cache while b streams by
 _LEAST = 1 << 21  # multiply-adds of a thread, at least: some 80 us
+TURNED = 3 * LANES  # columns of b whose sums with eight rows of a stay in registers
+SHALLOW = 128  # rows of b with so many columns that stay in the first-level cache
 _FEW_ROWS = 16  # of a, for which a thread need not read all of b
 
 _dots_4x4, _dots_1x4, _dots_1x1 = dot_tile(4, 4), dot_tile(1, 4), dot_tile(1, 1)
+_spread_8x3, _spread_8x1, _spread_1x1 = spread_tile(3, 8), spread_tile(1, 8), spread_tile(1, 1)
 _stream_4x4, _stream_1x8, _stream_1x1 = stream_tile(4, 4), stream_tile(1, 8), stream_tile(1, 1)
 
 
@@ -131,6 +134,21 @@ def dots(mode, a, a_at, a_stride, b, b_at, b_stride, c, c_at, c_stride, n, k, m)
             for i in range(n):
                 x, z = a_at + i * a_stride + start, c_at + i * c_stride + j
                 _dots_1x1(mode, depth, a, x, a_stride, b, y, b_stride, c, z, c_stride)
+
+
+@compiled
+def spreads(mode, a, a_at, a_stride, b, b_stride, c, c_at, c_stride, n, k, m):
+    """b with unit stride along its columns, m = 24 or 8 of them, few enough rows to stay in the first-level cache."""
+    for i in range(0, n - n % 8, 8):
+        x, z = a_at + i * a_stride, c_at + i * c_stride
+        if m == TURNED:
+            _spread_8x3(mode, k, a, x, a_stride, b, 0, b_stride, c, z, c_stride)
+        else:
+            _spread_8x1(mode, k, a, x, a_stride, b, 0, b_stride, c, z, c_stride)
+    for i in range(n - n % 8, n):
+        x, z = a_at + i * a_stride, c_at + i * c_stride
+        for j in range(0, m, LANES):
+            _spread_1x1(mode, k, a, x, a_stride, b, j, b_stride, c, z + j, c_stride)
 
 
 @compiled

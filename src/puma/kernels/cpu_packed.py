@@ -23,9 +23,9 @@ from torch import Tensor
 from puma import pool
 from puma.kernels.cpu_eight import EIGHT, SOME, eight_linear, scratch
 from puma.kernels.cpu_few import FEW, WIDTH, eight_words, few_linear, few_matmul
-from puma.kernels.cpu_matmul import dots, streams
+from puma.kernels.cpu_matmul import SHALLOW, TURNED, dots, spreads, streams
 from puma.kernels.cpu_wire import read, write
-from puma.kernels.tiles import CHOOSING, FUSED, LANES, NARROW, NARROW_BITS, WIDE
+from puma.kernels.tiles import CHOOSING, FUSED, LANES, NARROW, NARROW_BITS, WIDE, Tile
 from puma.kernels.views import compiled, lying, octets, octets_at, span
 
 _ROWS, _DEPTH = 8, 256  # words that are spread at a time: half of a 32 kB cache
@@ -130,6 +130,12 @@ def _run(
             sums = scratch()
             eight_linear(left, stride, a.shape[0], p, p_sign, q, second, sums, result, width, *place, low, high)
 
+    elif FUSED and shuffled and kind is _LINEAR and size % LANES == 0 and a.shape[0] >= _MANY:
+
+        def part(low: int, high: int) -> None:
+            words = np.empty(SHALLOW * TURNED, np.int64)
+            linear_turned(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, words, result, width, *place, low, high)
+
     elif a.shape[0] < FEW and shuffled:
         lefts = [a if sign == 1 else -a for _, sign in terms]
         products = [(span(left), left.stride(0), matrix) for left, (matrix, _) in zip(lefts, terms)]
@@ -177,6 +183,54 @@ def _spreading(add: bool) -> Any:
 
 
 _put, _add = _spreading(add=False), _spreading(add=True)
+
+
+def _turning() -> Any:
+    """An intrinsic: eight rows of words of six bytes, `step` bytes apart, become columns; `count` comes in eights.
+
+    out[k, :8] = words of p[:, k] times 1 (turn 0) or -1 (turn -1), and those of q if `both`. What lies `ahead` bytes on
+    is asked for.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        count, _, p_turn, _, q_turn, both, at, step, ahead, _, out_at, out_stride = values
+        p, q, out = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 3, 9))
+        tile, target = Tile(builder, {}, count, WIDE), builder.gep(out, [out_at])
+
+        def turn(terms: Sequence[tuple[Any, Any]]) -> None:
+            signed = [(builder.gep(data, [at]), tile.everywhere(sign)) for data, sign in terms]
+
+            def eight(k: Any, _: list[Any]) -> list[Any]:
+                rows = list[Any]()
+                for r in range(LANES):
+                    begin = builder.add(builder.mul(k, _I64(WIDTH)), builder.mul(step, _I64(r)))
+                    words = [
+                        builder.sub(builder.xor(eight_words(builder, builder.gep(place, [begin]), ahead), sign), sign)
+                        for place, sign in signed
+                    ]
+                    rows.append(builder.add(*words) if len(words) == 2 else words[0])
+                for j, column in enumerate(tile.turned(rows)):
+                    tile.store(column, builder.gep(target, [builder.mul(builder.add(k, _I64(j)), out_stride)]))
+                return []
+
+            tile.loop(count, LANES, [], eight)
+
+        with builder.if_else(builder.trunc(both, ir.IntType(1))) as (two, one):
+            with two:
+                turn([(p, p_turn), (q, q_turn)])
+            with one:
+                turn([(p, p_turn)])
+        return context.get_dummy_value()
+
+    @intrinsic
+    def turn(typing: Any, count, p, p_turn, q, q_turn, both, at, step, ahead, out, out_at, out_stride):  # type: ignore
+        whole = types.int64
+        return types.void(whole, p, whole, q, whole, whole, whole, whole, whole, out, whole, whole), generate
+
+    return turn
+
+
+_turn = _turning()
 
 
 def _lessening() -> Any:
@@ -254,6 +308,23 @@ def _block(p, p_sign, q, q_sign, bits, row, rows, columns, start, depth, scratch
         _spread(p, at, p_sign, bits, scratch, r * _DEPTH, depth, False)
         if q_sign != 0:
             _spread(q, at, q_sign, bits, scratch, r * _DEPTH, depth, True)
+
+
+@compiled
+def linear_turned(mode, a, a_stride, n, p, p_sign, q, q_sign, words, c, c_stride, first, k, low, high):
+    # as much of a as the second-level cache holds is read again and again
+    p_turn, q_turn, step = (p_sign - 1) // 2, (q_sign - 1) // 2, k * WIDTH
+    for left in range(0, k, _DEPTH):
+        row = low
+        while row < high:
+            some = TURNED if high - row >= TURNED else LANES
+            for start in range(left, min(left + _DEPTH, k), SHALLOW):
+                depth, both = min(SHALLOW, k - start), 1 if q_sign != 0 else 0
+                for top in range(0, some, LANES):
+                    at = (row + top) * step + start * WIDTH
+                    _turn(depth, p, p_turn, q, q_turn, both, at, step, some * step, words, top, some)
+                spreads(mode, a, start, a_stride, words, some, c, first + row, c_stride, n, depth, some)
+            row += some
 
 
 @compiled

@@ -20,16 +20,20 @@ from torch import Tensor
 from puma import pool
 from puma.kernels.cpu_few_stored import BLOCK, FEW, STRIP, linear_few
 from puma.kernels.cpu_few_stored import KINDS as FLOATING
-from puma.kernels.cpu_matmul import dots, streams
+from puma.kernels.cpu_matmul import SHALLOW, TURNED, dots, spreads, streams
 from puma.kernels.stored import BLOCKS, KINDS, Stored, bytes_of
-from puma.kernels.tiles import NARROW_BITS
+from puma.kernels.tiles import FUSED, LANES, NARROW_BITS, VECTOR, WIDE, Tile
 from puma.kernels.views import compiled, octets, span
 
 _ROWS, _DEPTH = 8, 256  # words that are made at a time: half of a 32 kB cache
 _MANY = 32  # rows of a that leave no room beside them
+_SCRATCH = max(_ROWS * _DEPTH, SHALLOW * TURNED)
 _LEAST = 1 << 17  # numbers that a thread makes words of at least: some 50 us
 _NUMBER = {kind: i for i, kind in enumerate([*KINDS, *BLOCKS])}
 _BF16, _F16, _F32, _I32, _I64, _Q8_0, _Q4_0, _Q4_1, _Q4_K, _Q6_K, _Q4_Z = _NUMBER.values()
+_WHOLE = ir.IntType(64)
+_FLOATS_16, _FLOATS, _DOUBLES = (ir.VectorType(x, LANES) for x in (ir.HalfType(), ir.FloatType(), ir.DoubleType()))
+_HALVES, _PARTS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (16, 32))
 _HALF = np.float32(2.0**112)  # between the exponents of a half and of a float of the same bits
 _MAGIC = np.float64(1.5 * 2.0**52)  # whoever adds it to a smaller number rounds that to nearest, ties to even
 _MAGIC_WORD = np.int64(0x4338000000000000)  # its bits
@@ -48,7 +52,10 @@ def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) 
     _check(a, out, a.shape[-1] == matrix.columns and out.shape[-1] == matrix.rows)
     if a.shape[0] < FEW and matrix.kind in FLOATING and matrix.columns > 0 and matrix.columns % BLOCK == 0:
         return _few(a, matrix, frac, bits, out)
-    return _run(_linear, a, matrix, frac, bits, out, matrix.rows)
+    turns = FUSED and a.shape[0] >= _MANY and matrix.kind in FLOATING and matrix.columns % LANES == 0
+    whole = matrix.rows - matrix.rows % LANES if turns else 0
+    _run(linear_turned, a, matrix.part(0, whole), frac, bits, out, whole)
+    return _run(_linear, a, matrix.part(whole, matrix.rows), frac, bits, out, matrix.rows - whole, whole)
 
 
 def matmul_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> Tensor:
@@ -82,11 +89,12 @@ def _run(work: Any, a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor
     left, result = span(a), span(out)[at:]
 
     def part(low: int, high: int) -> None:
-        scratch = np.empty(_ROWS * _DEPTH, np.int64)
+        scratch = np.empty(_SCRATCH, np.int64)
         work(narrow, left, a.stride(0), a.shape[0], *laid, scratch, result, out.shape[1], *sizes, low, high)
 
     numbers = matrix.rows * matrix.columns
-    pool.split(part, size, -(-_LEAST * size // numbers), _DEPTH if work is _matmul else _ROWS)
+    step = _DEPTH if work is _matmul else TURNED if work is linear_turned else _ROWS
+    pool.split(part, size, -(-_LEAST * size // numbers), step)
     return out
 
 
@@ -117,8 +125,61 @@ def _bits_as(result: Any, given: Any, kind: Any) -> Any:
     return read
 
 
+def _all(kind: Any, number: Any) -> Any:
+    return ir.Constant(kind, [number] * kind.count)
+
+
 _float_of = _bits_as(types.float32, types.uint32, ir.FloatType())
 _word_of = _bits_as(types.int64, types.float64, ir.IntType(64))
+
+
+def _turning(kind: str) -> Any:
+    """An intrinsic: the words of numbers of eight rows, `step` bytes apart, become columns; `count` comes in eights.
+
+    out[k, :8] = words of rows[:, k] times factors[k]. What lies `ahead` bytes on is asked for.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        count, _, at, step, ahead, _, column, _, out_at, out_stride = values
+        data = {i: context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 5, 7)}
+        tile, size = Tile(builder, {}, count, WIDE), _WHOLE(FLOATING[kind])
+        rows = [builder.gep(data[1], [builder.add(at, builder.mul(step, _WHOLE(r)))]) for r in range(LANES)]
+        scale, target = builder.gep(data[5], [column]), builder.gep(data[7], [out_at])
+
+        def eight(k: Any, _: list[Any]) -> list[Any]:
+            factor, begin = tile.load(tile.after(scale, k), _FLOATS), builder.mul(k, size)
+            words = [_words_of(tile, kind, tile.after(row, begin), factor) for row in rows]
+            for row in rows:
+                tile.prefetch(tile.after(row, builder.add(begin, ahead)))
+            for j, turned in enumerate(tile.turned(words)):
+                tile.store(turned, tile.after(target, builder.mul(builder.add(k, _WHOLE(j)), out_stride)))
+            return []
+
+        tile.loop(count, LANES, [], eight)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def turn(typing: Any, count, source, at, step, ahead, factors, column, out, out_at, out_stride):  # type: ignore
+        whole = types.int64
+        return types.void(whole, source, whole, whole, whole, factors, whole, out, whole, whole), generate
+
+    return turn
+
+
+def _words_of(tile: Tile, kind: str, place: Any, factor: Any) -> Any:
+    """The words of eight numbers in a register, as `_word` makes them."""
+    builder, number = tile.builder, _FLOATS if kind == "f32" else _HALVES
+    read = builder.load(builder.bitcast(place, number.as_pointer()), align=1)
+    if kind == "bf16":
+        read = builder.bitcast(builder.shl(builder.zext(read, _PARTS), _all(_PARTS, 16)), _FLOATS)
+    elif kind == "f16":
+        read = builder.fpext(builder.bitcast(read, _FLOATS_16), _FLOATS)
+    exact = builder.fpext(builder.fmul(read, factor), _DOUBLES)
+    rounded = builder.bitcast(builder.fadd(exact, _all(_DOUBLES, float(_MAGIC))), VECTOR)
+    return builder.sub(rounded, _all(VECTOR, int(_MAGIC_WORD)))
+
+
+_turn_bf16, _turn_f16, _turn_f32 = map(_turning, FLOATING)
 
 
 # Loops run over slices from 0 on: an index that is added to another may be negative, as far as a compiler can tell, and
@@ -272,6 +333,29 @@ def _put(kind, source, factors, at, column, out, out_at, count):
 def _spread(kind, source, factors, out, rows, columns):
     for row in range(rows):
         _put(kind, source, factors, row * columns, 0, out, row * columns, columns)
+
+
+@compiled
+def linear_turned(narrow, a, a_stride, n, kind, source, factors, scratch, c, c_stride, rows, k, low, high):
+    # as much of a as the second-level cache holds is read again and again
+    size = 4 if kind == _F32 else 2
+    step = size * k
+    for left in range(0, k, _DEPTH):
+        row = low
+        while row < high:
+            some = TURNED if high - row >= TURNED else LANES
+            for start in range(left, min(left + _DEPTH, k), SHALLOW):
+                depth = min(SHALLOW, k - start)
+                for first in range(0, some, LANES):
+                    at, ahead = (row + first) * step + start * size, some * step
+                    if kind == _BF16:
+                        _turn_bf16(depth, source, at, step, ahead, factors, start, scratch, first, some)
+                    elif kind == _F16:
+                        _turn_f16(depth, source, at, step, ahead, factors, start, scratch, first, some)
+                    else:
+                        _turn_f32(depth, source, at, step, ahead, factors, start, scratch, first, some)
+                spreads(narrow, a, start, a_stride, scratch, some, c, row, c_stride, n, depth, some)
+            row += some
 
 
 @compiled

@@ -31,7 +31,7 @@ QUARTERED = not FUSED and (
 )
 NARROW_BITS = 48 if QUARTERED else 52
 NARROWLY = [NARROW] if FUSED or QUARTERED else []
-_I1, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 16, 32, 64))
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 VECTOR = ir.VectorType(_I64, LANES)
 _FLAGS = ir.VectorType(_I1, LANES)
 _CROSS = ir.FunctionType(ir.VectorType(_I32, LANES), [ir.VectorType(_I16, 2 * LANES)] * 2)
@@ -100,7 +100,30 @@ def stream_tile(rows: int, depth: int) -> Any:
 
         tile.loop(tile.count, LANES, [], step)
 
-    return _intrinsic(emit, [CHOOSING])
+    return _intrinsic(emit, [*NARROWLY, CHOOSING])
+
+
+def spread_tile(vectors: int, rows: int) -> Any:
+    """c[r, :8 v] += sum_k a[r, k] b[k, :8 v]: sums of `rows` rows of a and `vectors` registers of columns stay in
+    registers for all k."""
+
+    def emit(tile: Tile) -> None:
+        a_rows, c_rows = tile.rows("a", rows), tile.rows("c", rows)
+        first, stride = tile.places["b"]
+        places = [(r, LANES * v) for r in range(rows) for v in range(vectors)]
+
+        def step(k: Any, sums: Values) -> Values:
+            row, found = tile.after(first, tile.builder.mul(k, stride)), iter(sums)
+            lanes = [tile.load(tile.after(row, LANES * v)) for v in range(vectors)]
+            factors = (tile.spread(tile.after(row, k)) for row in a_rows)
+            return [tile.multiply_add(next(found), x, y) for x in factors for y in lanes]
+
+        sums = tile.loop(tile.count, 1, [ZERO] * len(places), step)
+        for (r, column), value in zip(places, sums):
+            to = tile.after(c_rows[r], column)
+            tile.store(tile.builder.add(tile.load(to), value), to)
+
+    return _intrinsic(emit)
 
 
 def by_mode(builder: Any, mode: Any, others: Sequence[int], emit: Callable[[int], None]) -> None:
@@ -115,14 +138,14 @@ def by_mode(builder: Any, mode: Any, others: Sequence[int], emit: Callable[[int]
             by_mode(builder, mode, others[1:], emit)
 
 
-def _intrinsic(emit: Callable[[Tile], None], others: Sequence[int] = ()) -> Any:
-    """A numba intrinsic around the versions of a tile; `mode` picks one when it runs."""
+def _intrinsic(emit: Callable[[Tile], None], modes: Sequence[int] = NARROWLY) -> Any:
+    """A numba intrinsic around the versions of a tile, for these modes and the wide one; `mode` picks when it runs."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = {i: context.make_array(signature.args[i])(context, builder, values[i]).data for i in (2, 5, 8)}
         firsts = {i: builder.gep(data[i], [values[i + 1]]) for i in data}
         places = {name: (firsts[i], values[i + 2]) for name, i in (("a", 2), ("b", 5), ("c", 8))}
-        by_mode(builder, values[0], [*NARROWLY, *others], lambda mode: emit(Tile(builder, places, values[1], mode)))
+        by_mode(builder, values[0], modes, lambda mode: emit(Tile(builder, places, values[1], mode)))
         return context.get_dummy_value()
 
     @intrinsic
@@ -156,7 +179,7 @@ class Tile:
     def load_first(self, count: Any) -> Callable[[Any], Any]:
         """A load of the first `count` lanes, zeros in the others, that touches no memory behind them."""
         lanes = ir.Constant(VECTOR, list(range(LANES)))
-        flags = self.builder.icmp_unsigned("<", lanes, self._everywhere(count))
+        flags = self.builder.icmp_unsigned("<", lanes, self.everywhere(count))
         kind = ir.FunctionType(VECTOR, [VECTOR.as_pointer(), _I32, _FLAGS, VECTOR])
         masked = self._external(kind, "llvm.masked.load.v8i64.p0")
         cast = self.builder.bitcast
@@ -168,7 +191,7 @@ class Tile:
 
     def spread(self, pointer: Any) -> Any:
         """The word at a place in every lane."""
-        return self._everywhere(self.builder.load(pointer))
+        return self.everywhere(self.builder.load(pointer))
 
     def totals(self, vectors: Values) -> Any:
         """The sum of the lanes of one vector, or of each of four, side by side."""
@@ -180,6 +203,26 @@ class Tile:
         high = self._folded(vectors[2], vectors[3], [0, 8, 2, 10, 4, 12, 6, 14], 1)
         four = self._folded(low, high, [0, 1, 8, 9, 4, 5, 12, 13], 2)
         return self._folded(four, four, [0, 1, 2, 3], 4)
+
+    def prefetch(self, place: Any) -> None:
+        """Ask for the line of a place; one behind the buffer does no harm."""
+        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+        call = self._external(kind, "llvm.prefetch.p0")
+        self.builder.call(call, [self.builder.bitcast(place, _I8.as_pointer()), _I32(0), _I32(2), _I32(1)])
+
+    def turned(self, rows: Values) -> Values:
+        """Eight vectors, whose lanes are the rows of a square: its columns."""
+        for distance in (1, 2, 4):
+            swapped = list(rows)
+            for low in (i for i in range(LANES) if not i & distance):
+                x, y = rows[low], rows[low + distance]
+                lanes = [lane for lane in range(LANES) if not lane & distance]
+                firsts = {lane: lane for lane in lanes} | {lane + distance: lane + LANES for lane in lanes}
+                for at, more in ((low, 0), (low + distance, distance)):
+                    order = [firsts[lane] + more for lane in range(LANES)]
+                    swapped[at] = self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, LANES), order))
+            rows = swapped
+        return rows
 
     def multiply_add(self, total: Any, x: Any, y: Any) -> Any:
         """total + x y in every lane, modulo 2^64, or modulo 2^52 or 2^48; with x that is 0 or -1, total + (x and y)."""
@@ -253,7 +296,8 @@ class Tile:
         self.builder.position_at_end(after)
         return phis
 
-    def _everywhere(self, scalar: Any) -> Any:
+    def everywhere(self, scalar: Any) -> Any:
+        """A word in every lane."""
         nothing = ir.Constant(VECTOR, ir.Undefined)
         first = self.builder.insert_element(nothing, scalar, _I32(0))
         zeros = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.cpu_onehot import above, above_words, aligned, chosen, member, member_words, members_of
+from puma.kernels.cpu_onehot import above, above_words, chosen, member, member_words, members_of
 from puma.kernels.cpu_wire import bits_packed, pack_bits
+from puma.kernels.digits.turning import aligned
 from puma.kernels.shapes import Asked
 from puma.kernels.views import compiled, lying, words_at
 

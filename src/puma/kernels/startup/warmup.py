@@ -9,6 +9,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numba.core.registry import CPUDispatcher
 
@@ -27,15 +28,14 @@ from puma.kernels import (
     cpu_wire,
 )
 from puma.kernels.cpu_eight import SOME
+from puma.kernels.digits import cpu_lookup, permutes, turning
 from puma.kernels.rounds import cpu_flags, cpu_opened, message
 from puma.kernels.tiles import WIDE
 from puma.kernels.views import octets, span
 
 _ROOMS = (
     *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
-    cpu_wire,
-    cpu_flags,
-    cpu_opened,
+    *(cpu_flags, cpu_lookup, permutes, turning, cpu_wire, cpu_opened),
 )
 
 
@@ -91,7 +91,10 @@ def compile_kernels() -> None:
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
     kernels.taken_off(pads, pads.clone(), 48)
-    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), span(x.clone()), 1, 0, 8, 0, 1)  # which not every one calls
+    # which not every processor calls
+    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), span(x.clone()), 1, 0, 8, 0, 1)
+    eight, room = octets(pads.repeat(8)), np.empty(1 << 12, np.int64)
+    cpu_packed.linear_turned(WIDE, span(x), 8, 1, eight, 1, eight, 0, room, span(x.clone()), 8, 0, 8, 0, 8)
     for n in (1, SOME + 1):
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
@@ -102,6 +105,8 @@ def compile_kernels() -> None:
     kernels.linear_stored(x.reshape(1, 8), matrix, 0, 48, x[:1].reshape(1, 1).clone())
     floats = kernels.Stored(torch.zeros(8 * cpu_few_stored.BLOCK, dtype=torch.uint8), "bf16", cpu_few_stored.BLOCK)
     kernels.linear_stored(x[:1].expand(1, floats.columns), floats, 0, 48, x[:4].reshape(1, 4).clone())
+    ones, left = np.ones(8, np.float32), span(x.clone())
+    cpu_stored.linear_turned(True, span(x), 8, 1, 0, eight, ones, room, left, 8, 8, 8, 0, 8)
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.zeros(x, 0, 3), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
