@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.kernels.rounds.message import ALONE, SUM, XOR
+from puma.kernels.rounds.message import ALONE, SUM
 from puma.mpc import boolean, lookup
 from puma.mpc.boolean import MaskedBit
 from puma.mpc.party import DEALER, SECOND, Message, Party, Piece
@@ -118,8 +118,6 @@ class Viewer(Party):
             self.heard += 1
             if piece.joined == SUM:  # with the own words, which are no news
                 words = words - piece.words  # type: ignore[operator]
-            elif piece.joined == XOR:
-                words = words ^ piece.words  # type: ignore[operator]
             if isinstance(piece, Shaped) and words.dtype == torch.uint8:
                 self.rows("heard", words, piece.shape)
             else:
@@ -165,8 +163,11 @@ def _seeing() -> Iterator[None]:
     split_hots = lookup._split_hots
 
     def bits(party: Viewer, shape: tuple[int, ...]) -> Tensor:
-        drawn = own_bits(party, shape)
-        party._words("bit", drawn, 1)
+        with patch.context() as only:
+            only.setattr(boolean, "_mask_rows", mask_rows)
+            drawn = own_bits(party, shape)
+        party.rows("bit", drawn, shape)
+        _here.opened = [*getattr(_here, "opened", []), shape]
         return drawn
 
     def masks(party: Viewer, count: int, row: int) -> Tensor:
@@ -186,7 +187,8 @@ def _seeing() -> Iterator[None]:
 
     def piece(words: Tensor | None, size: int, row: int = 0, joined: int = ALONE) -> Piece:
         made = Shaped(words, size, row, joined)
-        made.shape = getattr(_here, "shape", ())
+        opened = getattr(_here, "opened", [])
+        made.shape = opened.pop(0) if opened else getattr(_here, "shape", ())
         return made
 
     def split(buffer: Any, shape: Any, widths: Sequence[int], counts: Any, order: Any) -> dict[int, Tensor]:

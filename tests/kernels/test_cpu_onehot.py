@@ -60,7 +60,7 @@ def test_equal_to_plain_bit_for_bit(width: int) -> None:
 def test_flags_of_rows_that_share_vectors(width: int, rows: tuple[int, ...]) -> None:
     """Many digits, of which each row asks the same vector: more than are copied at a time."""
     e, digit = hot(*rows, 1, width=width), words(*rows, 24, seed=5)
-    asked = [(e, digit, width, words(1 << width) & 1), (e, digit, width, None)]
+    asked = [(e, digit, 9, width, words(1 << width) & 1), (e, digit, 0, width, None)]
     for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
         assert got.shape == expected.shape and torch.equal(got, expected)
 
@@ -70,14 +70,14 @@ def check(e: torch.Tensor, digit: torch.Tensor, width: int, members: torch.Tenso
         table = words(2 * tables, 1 << width, seed=tables)[::2]
         assert torch.equal(kernels.lookup(e, digit, width, table), plain.lookup(e, digit, width, table)), tables
     assert torch.equal(kernels.member(e, digit, width, members), plain.member(e, digit, width, members))
-    asked = [(e, digit, width, members), (e, digit, width, None), (e, digit, width, 1 - members.long())]
+    asked = [(e, digit, 0, width, members), (e, digit, 7, width, None), (e, digit, 3, width, 1 - members.long())]
     for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
         assert got.shape == expected.shape and torch.equal(got, expected)
     assert torch.equal(kernels.above(e, digit, width), plain.above(e, digit, width))
     assert torch.equal(kernels.hot_bit(e, digit, width), plain.hot_bit(e, digit, width))
     assert torch.equal(kernels.onehot(digit, width), plain.onehot(digit, width))
     half = words(2 * (((digit.numel() << width) + 7) // 8)).to(torch.uint8)
-    hidden = [room.hidden_hots(half, [digit, digit], [width, width]) for room in (kernels, plain)]
+    hidden = [room.hidden_hots(half, digit, [(0, width), (11, width)]) for room in (kernels, plain)]
     assert torch.equal(*hidden)
 
 

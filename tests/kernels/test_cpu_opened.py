@@ -81,10 +81,10 @@ def test_bits_and_words_come_back_as_one(count: int) -> None:
     """Whatever the piece is, and none of it is written to."""
     bits, other, mine, theirs = words(count) & 1, words(count, seed=1) & 1, words(count, seed=2), words(count, seed=3)
     came = bytearray(message.write([(other, 1), (theirs, 34), (theirs, 34)]))
-    like, joined = [(bits, 1), (mine, 34), (mine, 34)], [message.XOR, message.SUM, message.ALONE]
+    like, joined = [(bits, 1), (mine, 34), (mine, 34)], [message.ALONE, message.SUM, message.ALONE]
     before = [x.clone() for x, _ in like]
-    xor, total, alone = message.read(came, like, joined=joined)
-    assert torch.equal(xor, bits ^ other) and torch.equal(alone, plain.reduce(theirs, 34))
+    single, total, alone = message.read(came, like, joined=joined)
+    assert torch.equal(single, other) and torch.equal(alone, plain.reduce(theirs, 34))
     assert torch.equal(total, mine + plain.reduce(theirs, 34))
     assert all(torch.equal(x, kept) for (x, _), kept in zip(like, before, strict=True))
 
@@ -110,9 +110,11 @@ def test_polynomials_in_bits_that_are_opened(count: int) -> None:
     terms = torch.tensor([[0, 1, -1], [2, -1, -1], [3, 4, 7], [-1, -1, -1], [5, 6, -1]])
     for ends in (torch.tensor([2, 5]), torch.tensor([5])):
         mine, theirs, *others = rows
-        found = kernels.opened_products(mine, theirs, others, terms, ends, (count, 1))
-        expected = plain.opened_products(mine, theirs, others, terms, ends, (count, 1))
+        found = kernels.opened_products(mine, theirs, others, terms, ends, count)
+        expected = plain.opened_products(mine, theirs, others, terms, ends, count)
         assert len(found) == len(ends) and all(map(torch.equal, found, expected))
     assert all(map(torch.equal, rows, before))
     with pytest.raises(ValueError, match="a term names a row that there is not"):
-        kernels.opened_products(rows[0], rows[1], rows[2:], torch.tensor([[8]]), torch.tensor([1]), (count,))
+        kernels.opened_products(rows[0], rows[1], rows[2:], torch.tensor([[8]]), torch.tensor([1]), count)
+    with pytest.raises(ValueError, match="are not a row of"):
+        kernels.opened_products(rows[0], rows[1], rows[2:], terms, torch.tensor([1]), count + 8)

@@ -12,7 +12,7 @@ from puma.crypto import prg
 from puma.crypto.prg import PairKey
 from puma.kernels import cpu, cpu_bits, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, plain
 from puma.kernels.digits import cpu_lookup
-from puma.kernels.rounds import cpu_hiding
+from puma.kernels.rounds import cpu_flags, cpu_hiding
 from puma.kernels.startup import threads
 from tests.kernels.words import views, words
 
@@ -22,7 +22,7 @@ SIZES = [0, 1, 8, 9, 31, 129, 1003]
 @pytest.fixture(autouse=True)
 def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three threads, and nothing too small for them."""
-    for room in (cpu, cpu_bits, cpu_hiding, cpu_lookup, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
+    for room in (cpu, cpu_bits, cpu_flags, cpu_hiding, cpu_lookup, cpu_matmul, cpu_onehot, cpu_packed, cpu_wire, prg):
         monkeypatch.setattr(room, "_LEAST", 1)
     threads.use(3)
     assert torch.get_num_threads() == 1  # torch's own would be as many again, for the same cores
@@ -60,7 +60,7 @@ def test_one_hot_digits(size: int, width: int) -> None:
         assert torch.equal(getattr(kernels, name)(e, digit, width), getattr(plain, name)(e, digit, width))
     assert torch.equal(kernels.onehot(digit, width), plain.onehot(digit, width))
     half = words(((digit.numel() << width) + 7) // 8).to(torch.uint8)
-    assert torch.equal(kernels.hidden_hots(half, [digit], [width]), plain.hidden_hots(half, [digit], [width]))
+    assert torch.equal(kernels.hidden_hots(half, digit, [(3, width)]), plain.hidden_hots(half, digit, [(3, width)]))
     assert torch.equal(kernels.parity(e), plain.parity(e))
 
 
@@ -140,7 +140,16 @@ def test_parts_of_a_draw_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(PairKey(bytes(range(32))).stream("mask").words(700), expected) and len(drawn) > 2
 
 
-def test_rows_of_bits() -> None:
-    parts = [words(9, 7), words(7), words(9, 1), views(9, 7)["transposed"]]
-    assert torch.equal(kernels.pack_rows(parts, (9, 7)), plain.pack_rows(parts, (9, 7)))
-    assert kernels.pack_rows([words(3, 0)], (3, 0)).shape == (1, 0)
+def test_digits_that_are_zero() -> None:
+    for digit in (words(9, 7), words(5000), words(0), views(9, 7)["transposed"]):
+        for low, width in ((0, 1), (5, 3), (56, 8)):
+            assert torch.equal(kernels.zeros(digit, low, width), plain.zeros(digit, low, width))
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_flags_of_digits(count: int) -> None:
+    narrow, wide, digit = words(count, 1), words(count, 4, seed=1), words(count, seed=2)
+    one, more = words(64) & 1, words(256) & 1
+    asked = [(narrow, digit, 0, 3, None), (wide, digit, 5, 8, more), (narrow, digit, 58, 6, one)]
+    for got, expected in zip(kernels.flags(asked), plain.flags(asked), strict=True):
+        assert torch.equal(got, expected)

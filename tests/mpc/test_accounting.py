@@ -151,9 +151,9 @@ def one_rho(bs: Sequence[Bits]) -> Protocol[Any]:
     """Bits opened in one message under the same mask."""
     rho = boolean.own_bits(bs[0].party, tuple(bs[0].shape))
     if bs[0].party.is_dealer:
-        yield [boolean.Piece(None, 1) for _ in bs]
+        yield [boolean.Piece(None, 8) for _ in bs]
         return
-    yield [boolean.Piece(b.part ^ rho, 1) for b in bs]
+    yield [boolean.Piece((b.row ^ rho).unsqueeze(0), 8, b.numel()) for b in bs]
 
 
 def one_half(party: Party) -> None:

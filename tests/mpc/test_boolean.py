@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from puma import kernels
 from puma.mpc.arithmetic import reshare
 from puma.mpc.boolean import MaskedBit, evaluate, open_masked, own_bits, select, to_arithmetic
-from puma.mpc.party import Party
+from puma.mpc.party import FIRST, SECOND, Party
 from puma.mpc.polynomial import ONE, bit, times
-from puma.mpc.share import Additive
+from puma.mpc.share import Additive, Bits
 from tests.cases import coins
 from tests.mpc.words import edges, uniform
 from tests.trio import added, bits_of, given, given_bits, given_masked, joined, parties, unmasked
@@ -64,8 +64,28 @@ def test_bits_broadcast() -> None:
 
 
 def test_own_bits_meet() -> None:
+    """With nothing behind the last one: a row is sent as it is."""
     rho, rho1, rho2 = parties(lambda p: own_bits(p, (5, 7)))
-    assert torch.equal(rho, rho1 ^ rho2) and set(torch.cat([rho1, rho2]).flatten().tolist()) == {0, 1}
+    assert torch.equal(rho, rho1 ^ rho2) and rho1.shape == (5,) and int(rho1[-1] | rho2[-1]) < 8
+    assert set(kernels.unpack_bits(torch.cat([rho1, rho2]), (2, 40)).flatten().tolist()) == {0, 1}
+
+
+def test_bits_are_the_same_in_both_forms() -> None:
+    """Words and rows, whichever there was, and whatever is done to them."""
+    a, b = coins(3, 7, seed=1), coins(3, 7, seed=2)
+    for rank in (FIRST, SECOND):
+        party = Party(rank, {})
+        words = [Bits(party, x) for x in (a, b)]
+        rows = [Bits(party, None, kernels.pack_bits(x), x.shape) for x in (a, b)]
+        expected = 1 - (a ^ b) if rank == FIRST else a ^ b
+        for x in (words[0], rows[0]):
+            for y in (words[1], rows[1]):
+                found = ~(x ^ y)
+                assert found.shape == (3, 7) and torch.equal(found.part, expected)
+                assert torch.equal(found.row, kernels.pack_bits(expected))
+        for x in (words[0], rows[0]):
+            assert torch.equal(x[1].part, a[1]) and torch.equal((x ^ 0).part, a)
+        assert torch.equal((rows[0] ^ Bits(party, b[:1])).part, a ^ b[:1])
 
 
 @few

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from puma import kernels
 from puma.mpc import arithmetic, boolean, compare, lookup, raising, retrieval
 from puma.mpc.arithmetic import _masked, lift, multiply, open_truncate, reshare
 from puma.mpc.party import DEALER, FIRST, SECOND, Piece, Protocol, together
@@ -204,7 +205,8 @@ def _three_parts(b: Bits) -> Protocol[Any]:
     if party.is_dealer:
         yield [Piece(None, 1)] * 3
         return
-    yield [Piece(one, 1), Piece(two, 1), Piece(b.part ^ one ^ two, 1)]
+    words = [kernels.unpack_bits(row, tuple(b.shape)) for row in (one, two, b.row ^ one ^ two)]
+    yield [Piece(each, 1) for each in words]
 
 
 def _swap(broken: Any) -> Run:

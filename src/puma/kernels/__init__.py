@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from puma.kernels import plain, shapes
 from puma.kernels.host import from_wire, mapped, to_wire
+from puma.kernels.shapes import Asked
 from puma.kernels.stored import Stored
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ __all__ = [
     "pack_bits",
     "pack_bytes",
     "pack_masked",
-    "pack_rows",
     "packed_less",
     "padded",
     "parity",
@@ -69,6 +69,7 @@ __all__ = [
     "wordwise",
     "wraps",
     "xor_of_products",
+    "zeros",
 ]
 
 
@@ -258,11 +259,6 @@ def pack_bits(b: Tensor) -> Tensor:
     return _for(b).pack_bits(b)
 
 
-def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """The lowest bit of every word of each, spread to the shape, as rows (parts, bytes), eight bits to a byte."""
-    return _for(parts[0]).pack_rows(parts, shape)
-
-
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The 0/1 words that `pack_bits` wrote."""
     return _for(buffer).unpack_bits(buffer, shape)
@@ -278,11 +274,11 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
 
 
 def opened_products(
-    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, count: int
 ) -> Sequence[Tensor]:
-    """The results of `xor_of_products` as 0/1 words of a shape: of rows of bits that are opened, mine ^ theirs, and of
-    three kinds of others below them."""
-    return _for(mine).opened_products(mine, theirs, others, terms, ends, shape)
+    """The results of `xor_of_products`, each a row of so many bits with zeros behind the last: of rows of bits that
+    are opened, mine ^ theirs, and of three kinds of others below them."""
+    return _for(mine).opened_products(mine, theirs, others, terms, ends, count)
 
 
 def parity(x: Tensor) -> Tensor:
@@ -300,10 +296,11 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return _for(digit).onehot(digit, width)
 
 
-def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes `half` xor the one-hot vectors of digits, in their place: vectors lie one behind the other, a run of
-    bits for each tensor of digits, filled up to a whole byte by zeros. A digit of 0 bits stands for its lowest one."""
-    return _for(half).hidden_hots(half, digits, widths)
+def hidden_hots(half: Tensor, x: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """The bytes `half` xor the one-hot vectors of digits, in their place: for each place (low, width) of the words x
+    vectors lie one behind the other, filled up to a whole byte by zeros. A digit of 0 bits stands for its lowest one.
+    """
+    return _for(half).hidden_hots(half, x, places)
 
 
 def hot_bit(e: Tensor, digit: Tensor, width: int) -> Tensor:
@@ -326,9 +323,15 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     return _for(e).above(e, digit, width)
 
 
-def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> Sequence[Tensor]:
-    """For each (e, digit, width, members) what `member` says, and `above` where there are no members."""
+def flags(asked: Sequence[Asked]) -> Sequence[Tensor]:
+    """For each (e, x, low, width, members) what `member` says of the digit of so many bits that begins in x at `low`,
+    and `above` where there are no members, as a row of bits as `pack_bits` writes it."""
     return _for(asked[0][0]).flags(asked)
+
+
+def zeros(x: Tensor, low: int, width: int) -> Tensor:
+    """Which of the digits of so many bits that begin at `low` are 0, as a row of bits."""
+    return _for(x).zeros(x, low, width)
 
 
 def _for(x: Tensor) -> ModuleType:

@@ -27,7 +27,7 @@ from puma.kernels.cpu_chains import (
     wraps,
 )
 from puma.kernels.cpu_matmul import matmul
-from puma.kernels.cpu_onehot import above, flags, hot_bit, member, onehot, parity
+from puma.kernels.cpu_onehot import above, hot_bit, member, onehot, parity
 from puma.kernels.cpu_packed import chosen_packed, linear_packed, matmul_packed, taken_off
 from puma.kernels.cpu_stored import linear_stored, matmul_stored, spread
 from puma.kernels.cpu_wire import (
@@ -35,7 +35,6 @@ from puma.kernels.cpu_wire import (
     pack_bits,
     pack_bytes,
     pack_masked,
-    pack_rows,
     unpack,
     unpack_bits,
     unpack_bytes,
@@ -43,6 +42,7 @@ from puma.kernels.cpu_wire import (
 )
 from puma.kernels.digits.cpu_lookup import lookup
 from puma.kernels.plain import reduce
+from puma.kernels.rounds.cpu_flags import flags, zeros
 from puma.kernels.rounds.cpu_hiding import hidden_hots
 from puma.kernels.rounds.cpu_opened import packed_less, padded
 from puma.kernels.views import compiled, words
@@ -73,7 +73,6 @@ __all__ = [
     "pack_bits",
     "pack_bytes",
     "pack_masked",
-    "pack_rows",
     "packed_less",
     "padded",
     "parity",
@@ -94,6 +93,7 @@ __all__ = [
     "wordwise",
     "wraps",
     "xor_of_products",
+    "zeros",
 ]
 
 _LEAST = 1 << 17  # words that a thread takes at least: some 60 us

@@ -5,14 +5,12 @@ many bits are set. It must not know where the bits come from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.cpu_wire import unpack_bits, unpacked
 from puma.kernels.views import bits_set, compiled, lying, octets_at, words_at
 
 _BLOCK = 4096  # bytes of a result that are finished before the next ones: they stay in the first-level cache
@@ -40,28 +38,32 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
 
 
 def opened_products(
-    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, count: int
 ) -> Sequence[Tensor]:
-    """Polynomials in the rows mine ^ theirs and those of the others below, as 0/1 words."""
-    count, width = prod(shape), mine.shape[1]
-    if not 0 < width <= _FEW or width != (count + 7) // 8 or len(others) != 3:
-        found = xor_of_products(torch.cat([mine ^ theirs, *others]), terms, ends)
-        return [unpack_bits(row, shape) for row in found]
-    out = torch.empty((len(ends), *shape), dtype=torch.int64)
+    """Polynomials in the rows mine ^ theirs and those of the others below, with zeros behind so many bits."""
+    width = mine.shape[1]
+    if width != (count + 7) // 8:
+        raise ValueError(f"{width} bytes are not a row of {count} bits")
+    if not 0 < width <= _FEW or len(others) != 3:
+        out = xor_of_products(torch.cat([mine ^ theirs, *others]), terms, ends)
+        if count % 8:
+            out[:, -1] &= (1 << count % 8) - 1
+        return out.unbind(0)
+    out = torch.empty((len(ends), width), dtype=torch.uint8)
     lie = [lying(rows, torch.uint8) for rows in (mine, theirs, *others)]
     terms, ends = lying(terms), lying(ends)
     places = [rows.data_ptr() for rows in (*lie, terms, ends, out)]
     sizes = [len(rows) for rows in (mine, *others)]
-    _opened_products(*places, *sizes, width, *terms.shape, len(ends), count)
+    _opened_products(*places, *sizes, width, *terms.shape, len(ends), (1 << ((count - 1) % 8 + 1)) - 1)
     return out.unbind(0)
 
 
 @compiled
 def _opened_products(
     mine, theirs, first, second, third, which, until, result, opened, one, two, three, width, every, factors, results,
-    count,
+    last,
 ):  # fmt: skip
-    rows, found, at = np.empty((opened + one + two + three) * width, np.uint8), np.empty(results * width, np.uint8), 0
+    rows, found, at = np.empty((opened + one + two + three) * width, np.uint8), octets_at(result, results * width), 0
     a, b = octets_at(mine, opened * width), octets_at(theirs, opened * width)
     for i in range(opened * width):
         rows[i] = a[i] ^ b[i]
@@ -72,12 +74,10 @@ def _opened_products(
             rows[at + i] = part[i]
         at += size
     total = opened + one + two + three
-    _xor_of_products(
-        rows.ctypes.data, which, until, every, results, factors, total, width, found.ctypes.data, 0, width
-    )  # fmt: skip
+    _xor_of_products(rows.ctypes.data, which, until, every, results, factors, total, width, result, 0, width)
     for r in range(results):
-        unpacked(count, found.ctypes.data + r * width, result + 8 * count * r, 1)
-    return rows.size + found.size  # so that both are there until here
+        found[r * width + width - 1] &= np.uint8(last)
+    return rows.size  # so that they are there until here
 
 
 def population(e: Tensor, width: int) -> Tensor:

@@ -43,9 +43,9 @@ def pack_to(x: Tensor, bits: int, place: int) -> None:
     if bits % 8 == 0:
         _pack_bytes_to(count, source, place, bits)
     elif count < 2 * _LEAST:
-        _pack_bits(count, source, place) if bits == 1 else _pack(count, source, place, bits)
+        bits_packed(count, source, place) if bits == 1 else _pack(count, source, place, bits)
     elif bits == 1:
-        pool.split(lambda low, high: _pack_bits(high - low, source + 8 * low, place + low // 8), count, _LEAST, 8)
+        pool.split(lambda low, high: bits_packed(high - low, source + 8 * low, place + low // 8), count, _LEAST, 8)
     else:  # eight words end with a byte
         pool.split(
             lambda low, high: _pack(high - low, source + 8 * low, place + low * bits // 8, bits), count, _LEAST, 8
@@ -160,21 +160,6 @@ def pack_bits(b: Tensor) -> Tensor:
     return pack(b, 1)
 
 
-def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """The lowest bits of each, spread to the shape, as a row of bytes."""
-    count = prod(shape)
-    row = (count + 7) // 8
-    out = torch.empty((len(parts), row), dtype=torch.uint8)
-    lie = [lying(x if x.shape == shape else x.expand(shape)) for x in parts]
-    places = np.array(list(map(Tensor.data_ptr, lie)), np.int64)
-    to = out.data_ptr()
-    if count < 2 * _LEAST:
-        _pack_rows(places, 0, count, to, row)
-        return out
-    pool.split(lambda low, high: _pack_rows(places, low, high, to, row), count, _LEAST, 8)
-    return out
-
-
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The 0/1 words that `pack_bits` wrote."""
     return unpack(buffer, 1, shape)
@@ -285,14 +270,38 @@ def _unpack_bytes(count, place, result, width, spare):
         out[i] = np.int64(value & mask)
 
 
+def _eight(pack: bool) -> Any:
+    """An intrinsic: the lowest bits of the eight words from a place on as a byte, or a byte's bits as eight words; in
+    some two instructions where a processor has them."""
+    lanes, flags = ir.VectorType(ir.IntType(64), 8), ir.VectorType(ir.IntType(1), 8)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place = builder.inttoptr(values[0], lanes.as_pointer())
+        if pack:
+            return builder.bitcast(builder.trunc(builder.load(place, align=8), flags), ir.IntType(8))
+        builder.store(builder.zext(builder.bitcast(values[1], flags), lanes), place, align=8)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def packed(typing: Any, address):  # type: ignore
+        return types.uint8(types.int64), generate
+
+    @intrinsic
+    def spread(typing: Any, address, byte):  # type: ignore
+        return types.void(types.int64, types.uint8), generate
+
+    return packed if pack else spread
+
+
+_packed_eight, _spread_eight = _eight(pack=True), _eight(pack=False)
+
+
 @compiled
-def _pack_bits(count, source, place):
+def bits_packed(count, source, place):
+    """In compiled code: the lowest bits of so many words behind one address, written behind another."""
     b, out, whole = words_at(source, count), octets_at(place, (count + 7) // 8), count // 8
     for i in range(whole):
-        value = np.int64(0)
-        for j in range(8):
-            value |= (b[8 * i + j] & 1) << j
-        out[i] = value
+        out[i] = _packed_eight(source + 64 * i)
     if 8 * whole < count:
         value = np.int64(0)
         for j in range(count - 8 * whole):
@@ -301,18 +310,10 @@ def _pack_bits(count, source, place):
 
 
 @compiled
-def _pack_rows(places, low, high, place, row):
-    for r in range(places.size):
-        _pack_bits(high - low, places[r] + 8 * low, place + r * row + low // 8)
-
-
-@compiled
 def _unpack_bits(count, place, result):
     buffer, out, whole = octets_at(place, (count + 7) // 8), words_at(result, count), count // 8
     for i in range(whole):
-        value = np.int64(buffer[i])
-        for j in range(8):
-            out[8 * i + j] = (value >> j) & 1
+        _spread_eight(result + 64 * i, buffer[i])
     for j in range(8 * whole, count):
         out[j] = (np.int64(buffer[whole]) >> (j - 8 * whole)) & 1
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from puma.kernels.shapes import OPERATIONS
+from puma.kernels.shapes import OPERATIONS, Asked
 from puma.kernels.stored import KINDS, Stored, numbers
 
 
@@ -227,11 +227,6 @@ def pack_bits(b: Tensor) -> Tensor:
     return (padded.view(count, 8) << torch.arange(8, device=b.device)).sum(-1).to(torch.uint8)
 
 
-def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """The lowest bits of each, spread to the shape, as a row of bytes."""
-    return torch.stack([pack_bits(x.expand(shape)) for x in parts])
-
-
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The 0/1 words that `pack_bits` wrote."""
     bits = (buffer.to(torch.int64).unsqueeze(-1) >> torch.arange(8, device=buffer.device)) & 1
@@ -252,11 +247,11 @@ def xor_of_products(rows: Tensor, terms: Tensor, ends: Tensor) -> Tensor:
 
 
 def opened_products(
-    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, count: int
 ) -> list[Tensor]:
-    """Polynomials in the rows mine ^ theirs and those of the others below, as 0/1 words."""
+    """Polynomials in the rows mine ^ theirs and those of the others below, with zeros behind so many bits."""
     found = xor_of_products(torch.cat([mine ^ theirs, *others]), terms, ends)
-    return [unpack_bits(row, shape) for row in found]
+    return [pack_bits(unpack_bits(row, (count,))) for row in found]
 
 
 def parity(x: Tensor) -> Tensor:
@@ -278,13 +273,13 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return torch.where(word == digit >> 6, torch.ones_like(digit) << (digit & 63), 0)
 
 
-def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
-    """The bytes xor the one-hot vectors of the digits, in their place, a run of bits for each tensor; of 0 wide digits
-    the bits."""
-    sizes = [((digit.numel() << width) + 7) // 8 for digit, width in zip(digits, widths, strict=True)]
+def hidden_hots(half: Tensor, x: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """The bytes xor the one-hot vectors of the digits, in their place, a run of bits for each place (low, width) of the
+    words; of 0 wide digits the bits."""
+    sizes = [((x.numel() << width) + 7) // 8 for _, width in places]
     parts = list[Tensor]()
-    for part, digit, width in zip(half.split_with_sizes(sizes), digits, widths, strict=True):
-        each = min(1 << width, 64)
+    for part, (low, width) in zip(half.split_with_sizes(sizes), places, strict=True):
+        each, digit = min(1 << width, 64), x >> low
         hot = onehot(digit, width) if width else (digit & 1).unsqueeze(-1)
         parts.append(pack(unpack(part, each, tuple(hot.shape)) ^ hot, each))
     return half.copy_(torch.cat(parts)) if parts else half
@@ -317,9 +312,15 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     return ((position > digit) * _positions(e, width)).sum(-1) & 1
 
 
-def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> list[Tensor]:
-    """What `member` says of each (e, digit, width, members), and `above` where there are no members."""
-    return [above(e, d, w) if members is None else member(e, d, w, members) for e, d, w, members in asked]
+def flags(asked: Sequence[Asked]) -> list[Tensor]:
+    """What `member` says of each (e, x, low, width, members), and `above` where there are no members, as rows."""
+    each = [(e, x >> low, width, members) for e, x, low, width, members in asked]
+    return [pack_bits(above(e, d, w) if members is None else member(e, d, w, members)) for e, d, w, members in each]
+
+
+def zeros(x: Tensor, low: int, width: int) -> Tensor:
+    """Which of the digits are 0, as a row."""
+    return pack_bits(((x >> low) & _mask(width) == 0).to(torch.int64))
 
 
 def _mask(bits: int) -> int:

@@ -4,7 +4,6 @@ text would give the same shapes after dozens of steps each. It knows no words at
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from puma.kernels.outline import Outline
 from puma.kernels.stored import Stored
+
+Asked = tuple[Tensor, Tensor, int, int, Tensor | None]  # of a flag: vectors, words, a digit's place there, and a set
 
 # Of words that lie side by side, by name.
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -208,21 +209,16 @@ def pack_bits(b: Tensor) -> Tensor:
     return _empty(((b.numel() + 7) // 8,), torch.uint8)
 
 
-def pack_rows(parts: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    """A row of bytes for each, one byte for eight words."""
-    return _empty((len(parts), (math.prod(shape) + 7) // 8), torch.uint8)
-
-
 def unpack_bits(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Words of the shape."""
     return _empty(shape)
 
 
 def opened_products(
-    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, shape: tuple[int, ...]
+    mine: Tensor, theirs: Tensor, others: Sequence[Tensor], terms: Tensor, ends: Tensor, count: int
 ) -> list[Tensor]:
-    """Words of the shape for each result."""
-    return [_empty(shape) for _ in range(len(ends))]
+    """A row of bytes for each result."""
+    return [_empty(((count + 7) // 8,), torch.uint8) for _ in range(len(ends))]
 
 
 def parity(x: Tensor) -> Tensor:
@@ -240,7 +236,7 @@ def onehot(digit: Tensor, width: int) -> Tensor:
     return _empty((*digit.shape, 1 << max(width - 6, 0)))
 
 
-def hidden_hots(half: Tensor, digits: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
+def hidden_hots(half: Tensor, x: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
     """As half."""
     return _empty(half.shape, torch.uint8)
 
@@ -270,9 +266,14 @@ def above(e: Tensor, digit: Tensor, width: int) -> Tensor:
     return _empty(_together(e, digit))
 
 
-def flags(asked: Sequence[tuple[Tensor, Tensor, int, Tensor | None]]) -> list[Tensor]:
-    """Each e without its words, beside its digits."""
-    return [_empty(_together(e, digit)) for e, digit, _, _ in asked]
+def flags(asked: Sequence[Asked]) -> list[Tensor]:
+    """For each a row of bytes, one for eight of e without its words, beside its digits."""
+    return [pack_bits(_empty(_together(e, x))) for e, x, *_ in asked]
+
+
+def zeros(x: Tensor, low: int, width: int) -> Tensor:
+    """A row of bytes, one for eight digits."""
+    return pack_bits(x)
 
 
 def _together(e: Tensor, digit: Tensor) -> tuple[int, ...]:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from puma import kernels
-from puma.kernels.rounds.message import XOR
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import deal
@@ -25,12 +24,12 @@ from puma.mpc.share import Additive, Bits, MaskedBit, Share
 
 
 def own_bits(party: Party, shape: tuple[int, ...]) -> Tensor:
-    """Fresh random bits as 0/1 words; at the dealer the xor of both evaluators'."""
-    count = (math.prod(shape) + 7) // 8
-    if party.is_dealer:
-        first, second = (present(party.random_bytes(rank, "bit", count)) for rank in (FIRST, SECOND))
-        return kernels.unpack_bits(first ^ second, shape)
-    return kernels.unpack_bits(present(party.random_bytes(party.rank, "bit", count)), shape)
+    """A row of fresh random bits, with zeros behind the last; at the dealer the xor of both evaluators'."""
+    size = math.prod(shape)
+    row = _mask_rows(party, 1, (size + 7) // 8).view(-1)
+    if size % 8 and not party.dry:
+        row[-1:] &= (1 << size % 8) - 1
+    return row
 
 
 def evaluate_cost(count: int, *polynomials: Polynomial) -> Cost:
@@ -73,12 +72,16 @@ def evaluate(bits: Mapping[str, Bits], *polynomials: Polynomial) -> Protocol[lis
     dealt = _deal_rows(party, None, polynomials, size)
     assert dealt is not None
     ordered = [*names, *(name for name in bits if name not in names)]
-    packed = kernels.pack_rows([bits[name].part for name in ordered], shape)
+    packed = torch.stack([_spread(bits[name], shape).row for name in ordered])
     mine = packed[: len(names)] ^ masks
     (theirs,) = yield [Piece(mine, 8, size)]
     terms = shares_of(polynomials, ordered, party.rank == FIRST)
-    results = kernels.opened_products(mine, theirs, (masks, dealt, packed), *terms, shape)
-    return [Bits(party, r) for r in results]
+    results = kernels.opened_products(mine, theirs, (masks, dealt, packed), *terms, size)
+    return [Bits(party, None, row, shape) for row in results]
+
+
+def _spread(b: Bits, shape: tuple[int, ...]) -> Bits:
+    return b if b.shape == shape else b.expand(*shape)
 
 
 def _mask_rows(party: Party, count: int, row: int) -> Tensor:
@@ -116,10 +119,12 @@ def open_masked(*bs: Bits) -> Protocol[list[MaskedBit]]:
     party = bs[0].party
     rhos = [own_bits(party, tuple(b.shape)) for b in bs]
     if party.is_dealer:
-        yield [Piece(None, 1) for _ in bs]
-        return [MaskedBit(party, rho) for rho in rhos]
-    opened = yield [Piece(b.part ^ rho, 1, joined=XOR) for b, rho in zip(bs, rhos, strict=True)]
-    return [MaskedBit(party, v) for v in opened]
+        yield [Piece(None, 8) for _ in bs]
+        return [MaskedBit(party, kernels.unpack_bits(rho, tuple(b.shape))) for b, rho in zip(bs, rhos, strict=True)]
+    mine = [(b.row ^ rho).unsqueeze(0) for b, rho in zip(bs, rhos, strict=True)]
+    theirs = yield [Piece(row, 8, b.numel()) for b, row in zip(bs, mine, strict=True)]
+    opened = [(row ^ other).view(-1) for row, other in zip(mine, theirs, strict=True)]
+    return [MaskedBit(party, kernels.unpack_bits(v, tuple(b.shape))) for b, v in zip(bs, opened, strict=True)]
 
 
 def select_cost(bit_shape: Sequence[int], x: Share | Size) -> Cost:

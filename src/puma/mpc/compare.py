@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from puma import kernels
 from puma.kernels.shapes import broadcast
 from puma.mpc import clear_forms as clear
 from puma.mpc.arithmetic import opening_cost, reshare
@@ -32,7 +31,7 @@ from puma.mpc.boolean import (
 )
 from puma.mpc.clear_forms import in_clear
 from puma.mpc.cost import FREE, Cost, Size, declares
-from puma.mpc.lookup import Asked, Digit, Top, digit_cost, digits, halved, sign_bits, signed_digits, spans, topped
+from puma.mpc.lookup import Asked, Digit, Top, digit_cost, digits, halved, sign_bits, signed_digits, topped
 from puma.mpc.party import Protocol, together
 from puma.mpc.polynomial import ONE, Polynomial, bit, multiplied, products, times
 from puma.mpc.share import Bits, MaskedBit, Share, stacked
@@ -138,12 +137,10 @@ def below(x: Share, thresholds: Sequence[int]) -> Protocol[Bits]:
     parts = signed_digits(x, 0, each)
     if party.is_dealer:
         nothing = party.nothing((*x.shape, len(thresholds)))
-        again = [Digit(party, nothing, nothing, d.width) for d in parts]
+        again = [Digit(party, nothing, nothing, d.low, d.width) for d in parts]
     else:
         m = x.m.unsqueeze(-1) - _row(tuple(thresholds), x.device)
-        public = kernels.cut_digits(m, None, spans(0, halved(each)))
-        pairs = zip(parts, public, strict=True)
-        again = [Digit(party, d.hot.unsqueeze(-2), its, d.width) for d, its in pairs]
+        again = [Digit(party, d.hot.unsqueeze(-2), m, d.low, d.width) for d in parts]
     return (yield from sign_of(topped(again, len(each))))
 
 
@@ -330,9 +327,10 @@ def best(rivals: list[list[Share]], at_once: bool) -> Protocol[list[Share]]:
     """For each list of rivals (same shapes) the one at whose place the first list is largest."""
     first = rivals[0]
     pairs = [(i, j) for i in range(len(first)) for j in range(i + 1, len(first))]
-    smaller = yield from sign(stacked([first[i] - first[j] for i, j in pairs]))
     if len(first) == 2:
-        return (yield from choose(smaller[0], *((b, a) for a, b in rivals)))
+        smaller = yield from sign(first[0] - first[1])
+        return (yield from choose(smaller, *((b, a) for a, b in rivals)))
+    smaller = yield from sign(stacked([first[i] - first[j] for i, j in pairs]))
     if at_once:
         return (yield from _selected(rivals, pairs, smaller))
     names = {f"l{i},{j}": smaller[n] for n, (i, j) in enumerate(pairs)}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from puma import kernels
+from puma.kernels.shapes import broadcast
 from puma.mpc.cost import Bytes, Cost, Size, Words, declares, message_bits
 from puma.mpc.party import FIRST, Party, present
 from puma.mpc.share import Additive, Bits, Share
@@ -23,16 +24,27 @@ WHOLE = 6  # bits of a digit from which on its one-hot vector is made of whole w
 
 
 class Digit:
-    """One digit of a masked value: `hot` are this party's one-hot words, `public` the digit of m (of l at the dealer).
+    """One digit of a masked value: `hot` are this party's one-hot words, and the digit of m (of l at the dealer) are so
+    many bits of its `words` from bit `low` on.
 
     The tested quantity is (digit of m - digit of l) modulo 2^width; a borrow from lower digits is the caller's.
     """
 
-    def __init__(self, party: Party, hot: Tensor | Callable[[], Tensor], public: Tensor, width: int) -> None:
-        self.party, self._hot, self.public, self.width = party, hot, public, width
+    def __init__(self, party: Party, hot: Tensor | Callable[[], Tensor], words: Tensor, low: int, width: int) -> None:
+        self.party, self._hot, self.words, self.low, self.width = party, hot, words, low, width
 
     def __repr__(self) -> str:
-        return f"Digit(shape={tuple(self.public.shape)}, width={self.width})"
+        return f"Digit(shape={tuple(self.shape)}, width={self.width})"
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the words."""
+        return self.words.shape
+
+    @cached_property
+    def public(self) -> Tensor:
+        """The digit of m (of l at the dealer); most that is asked of it is read off the words instead."""
+        return kernels.cut_digits(self.words, None, ((self.low, max(self.width, 1)),))[0]
 
     @property
     def hot(self) -> Tensor:
@@ -48,23 +60,18 @@ class Digit:
 
     def is_in(self, members: Sequence[int]) -> Bits:
         """Whether the difference lies in a public set; local (a xor of the one-hot over the set)."""
-        if self.party.is_dealer or self.party.dry:
-            return Bits(self.party, self.party.nothing(self.public.shape))
-        flags = flags_of(members if isinstance(members, range) else tuple(members), self.size)
-        return Bits(self.party, kernels.member(self.hot, self.public, self.width, flags))
+        return each_of((self, members if isinstance(members, range) else tuple(members)))[0]
 
     def borrows(self) -> Bits:
         """Whether m's digit is below l's: the borrow into the next digit; local."""
-        if self.party.is_dealer:
-            return Bits(self.party, self.party.nothing(self.public.shape))
-        return Bits(self.party, kernels.above(self.hot, self.public, self.width))
+        return each_of((self, None))[0]
 
     def wrapping(self, one: Bits) -> tuple[Bits, Bits]:
         """Of the bit that says whether the difference is 1: without a wrap, and with one (m's digit 0, l's the
         largest); local."""
-        if self.party.is_dealer:
+        if self.party.is_dealer or self.party.dry:
             return one, one
-        wrapped = Bits(self.party, one.part * ((self.public & (self.size - 1)) == 0))
+        wrapped = Bits(self.party, None, one.row & kernels.zeros(self.words, self.low, self.width), one.shape)
         return one ^ wrapped, wrapped
 
     def sign(self) -> Tensor:
@@ -83,7 +90,7 @@ class Digit:
         Away from the hit both one-hot halves agree, so the difference of the two sums is the entry at the hit, up to
         a sign that the dealer knows.
         """
-        shape = self.public.shape
+        shape = self.shape
         if self.party.is_dealer:
             return [Additive(self.party, self.party.nothing(shape), bits, f, dealt=False) for f in fracs]
         turned = tables if self.party.rank == FIRST else -tables  # fewer words than the sums
@@ -102,19 +109,21 @@ class Top:
         self._bit, self.rest = bit, rest
 
     def __repr__(self) -> str:
-        return f"Top(shape={tuple(self._bit.public.shape)}, rest={self.rest})"
+        return f"Top(shape={tuple(self._bit.shape)}, rest={self.rest})"
 
     def differs(self) -> Bits:
         """Whether the highest bits differ; local."""
-        party, public = self._bit.party, self._bit.public
+        party, bit, shape = self._bit.party, self._bit, self._bit.shape
         if party.is_dealer or party.dry:
-            return Bits(party, party.nothing(public.shape))
-        part = self._bit.hot.squeeze(-1)
-        return Bits(party, part ^ public if party.rank == FIRST else part.expand(public.shape))
+            return Bits(party, party.nothing(shape))
+        part = Bits(party, bit.hot.squeeze(-1).expand(shape))
+        if party.rank != FIRST:
+            return part
+        return ~(part ^ Bits(party, None, kernels.zeros(bit.words, bit.low, 1), shape))
 
     def always(self) -> Bits:
         """Ones; local."""
-        party, nothing = self._bit.party, self._bit.party.nothing(self._bit.public.shape)
+        party, nothing = self._bit.party, self._bit.party.nothing(self._bit.shape)
         return Bits(party, nothing + 1 if party.rank == FIRST else nothing)
 
 
@@ -142,11 +151,16 @@ def each_of(*asked: Asked) -> list[Bits]:
     """For each (digit, members) what `is_in` says, and `borrows` where there are no members; local."""
     party = asked[0][0].party
     if party.is_dealer or party.dry:
-        return [Bits(party, party.nothing(d.public.shape)) for d, _ in asked]
-    found = kernels.flags(
-        [(d.hot, d.public, d.width, None if members is None else flags_of(members, d.size)) for d, members in asked]
-    )
-    return [Bits(party, part) for part in found]
+        return [Bits(party, party.nothing(d.shape)) for d, _ in asked]
+    sets = [None if members is None else flags_of(members, d.size) for d, members in asked]
+    found = kernels.flags([(d.hot, d.words, d.low, d.width, its) for (d, _), its in zip(asked, sets, strict=True)])
+    return [Bits(party, None, row, _beside(d)) for (d, _), row in zip(asked, found, strict=True)]
+
+
+def _beside(d: Digit) -> Sequence[int]:
+    """The shape of what is asked of a digit; a vector may serve several."""
+    lead, shape = d.hot.shape[:-1], d.shape
+    return shape if lead == shape else broadcast(lead, shape)
 
 
 @lru_cache(maxsize=1024)
@@ -216,20 +230,18 @@ def _dealt(x: Share, low: int | tuple[int, ...], widths: tuple[int, ...]) -> lis
     """Digits of these widths in one correction. A bit is 0 wide: instead of a vector parts of the bit itself are dealt,
     as 0/1 words."""
     party, shape = x.party, tuple(x.shape)
-    a, b = x.components
-    other = b if party.is_dealer else None  # l1 + l2, or m
-    words = kernels.cut_digits(a, other, spans(low, widths))
+    words, lows = x.mask if party.is_dealer else x.m, [at for at, _ in spans(low, widths)]
     counts, total, order = _laid(math.prod(shape), widths)
     half = party.random_bytes(FIRST, "one-hot", sum(counts))
     if party.is_dealer:
         if not party.dry:  # P2's half, where P1's was drawn
-            half = kernels.hidden_hots(present(half), [words[i] for i in order], [widths[i] for i in order])
+            half = kernels.hidden_hots(present(half), words, [(lows[i], widths[i]) for i in order])
         party.correction(half, total)
         later = [partial(_hot_at, half, shape, widths, counts, order, i) for i in range(len(widths))]
-        return [Digit(party, later[i], words[i], w) for i, w in enumerate(widths)]
+        return [Digit(party, later[i], words, lows[i], w) for i, w in enumerate(widths)]
     received = half if party.rank == FIRST else party.correction(None, total)
     hots = _split_hots(received, shape, widths, counts, order)
-    return [Digit(party, hots[i], words[i], w) for i, w in enumerate(widths)]
+    return [Digit(party, hots[i], words, lows[i], w) for i, w in enumerate(widths)]
 
 
 def _hot_at(

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor
 
-from puma.kernels import wordwise
+from puma.kernels import pack_bits, unpack_bits, wordwise
 from puma.kernels.shapes import broadcast
 from puma.mpc.party import DEALER, FIRST, Party
 
@@ -135,7 +136,8 @@ class Share(Tensorial):
         """Add a public constant, in units of the last place: to m alone."""
         a, b = self.components
         if self.party.is_dealer:
-            return self if not isinstance(constant, Tensor) else self.like(*_broadcast(a, b, constant))
+            shape = broadcast(a.shape, constant.shape) if isinstance(constant, Tensor) else a.shape
+            return self if shape == a.shape else self.like(a.expand(shape), b.expand(shape))
         return self.like(a + constant, b if not isinstance(constant, Tensor) else b.expand_as(a + constant))
 
     def scaled(self, shift: int) -> Share:
@@ -289,17 +291,34 @@ class Additive(Tensorial):
 
 
 class Bits(Tensorial):
-    """Bits xor-shared by the evaluators, as 0/1 words; at the dealer only the shape."""
+    """Bits xor-shared by the evaluators; at the dealer only the shape.
 
-    def __init__(self, party: Party, part: Tensor) -> None:
-        self.party, self.part = party, part
+    They lie as 0/1 words or as a row, eight to a byte and zeros behind the last, and are brought into the other form
+    once somebody asks for it: what is only xored, multiplied and opened takes a 64th of the memory so.
+    """
+
+    def __init__(self, party: Party, part: Tensor | None, row: Tensor | None = None, shape: Sequence[int] = ()) -> None:
+        self.party, self._part, self._row = party, part, row
+        self._shape = torch.Size(shape) if part is None else part.shape
 
     def __repr__(self) -> str:
         return f"Bits(shape={tuple(self.shape)})"
 
     @property
+    def part(self) -> Tensor:
+        """Words of the shape."""
+        self._part = unpack_bits(self.row, self._shape) if self._part is None else self._part
+        return self._part
+
+    @property
+    def row(self) -> Tensor:
+        """The same as bytes."""
+        self._row = pack_bits(self.part) if self._row is None else self._row
+        return self._row
+
+    @property
     def shape(self) -> torch.Size:
-        return self.part.shape
+        return self._shape
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Bits:
         return Bits(self.party, function(self.part))
@@ -309,13 +328,23 @@ class Bits(Tensorial):
             shape = other.shape if isinstance(other, Bits) else self.shape
             return Bits(self.party, self.part.expand(broadcast(self.shape, shape)))
         if isinstance(other, Bits):
+            if self._shape == other._shape and (self._part is None or other._part is None):
+                return Bits(self.party, None, self.row ^ other.row, self._shape)
             return Bits(self.party, wordwise("xor", self.part, other.part))
-        return Bits(self.party, self.part ^ other if self.party.rank == FIRST else self.part)
+        if self.party.rank != FIRST or not other:
+            return self
+        return Bits(self.party, None, self.row ^ _ones(self.numel(), self.device), self._shape)
 
     __rxor__ = __xor__
 
     def __invert__(self) -> Bits:
         return self ^ 1
+
+
+@lru_cache(maxsize=1 << 6)
+def _ones(count: int, device: torch.device) -> Tensor:
+    """A row of so many bits that are set; only to be read."""
+    return pack_bits(torch.ones(count, dtype=torch.int64, device=device))
 
 
 class MaskedBit(NamedTuple):
@@ -369,8 +398,3 @@ def stacked(secrets: Sequence[Any]) -> Any:
     if first.party.is_dealer:
         return Bits(first.party, first.party.nothing((len(secrets), *first.shape)))
     return Bits(first.party, torch.stack([s.part for s in secrets]))
-
-
-def _broadcast(a: Tensor, b: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
-    shape = broadcast(a.shape, constant.shape)
-    return a.expand(shape), b.expand(shape)

@@ -201,4 +201,4 @@ def note_rows(sums: Share, off: int) -> None:
     note_digit(first, zone_between(WIDTH, *((-9, 7) if lows[0] == EIGHTH else (-1, 0))))
     if others and not (sums.party.is_dealer or sums.party.dry):
         hot, public = (torch.stack(each, -1) for each in zip(*((d.hot[..., 0], d.public) for d in others), strict=True))
-        note_digit(Digit(sums.party, hot.unsqueeze(-1), public, WIDTH), zone_between(WIDTH, -1, 0))
+        note_digit(Digit(sums.party, hot.unsqueeze(-1), public, 0, WIDTH), zone_between(WIDTH, -1, 0))

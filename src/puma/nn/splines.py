@@ -260,7 +260,7 @@ def indexed(spline: Spline, x: Share, at_once: Sequence[int] = ()) -> tuple[Digi
     assert isinstance(index, Digit)
     if at_once:  # the lowest begins in the table
         tops = overlapping(x, spline.low_bits + spline.width - spline.margin, spline.range_bits, at_once)
-    return index, tops, (x.mask if x.party.is_dealer else x.m) & ((1 << spline.low_bits) - 1)
+    return index, tops, index.words & ((1 << spline.low_bits) - 1)
 
 
 def looked_up(spline: Spline, index: Digit, offset: Tensor) -> Protocol[Lines]:

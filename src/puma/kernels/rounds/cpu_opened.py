@@ -74,22 +74,6 @@ def sum_from(place: int, size: int, bits: int, x: Tensor) -> Tensor:
     return out
 
 
-def flipped_from(place: int, size: int, x: Tensor) -> Tensor:
-    """0/1 words xor the bits that `pack_bits` wrote into so many bytes behind an address."""
-    x = lying(x)
-    count = x.numel()
-    _check(size, count, 1)
-    out = torch.empty_like(x)
-    source, to = x.data_ptr(), out.data_ptr()
-    if count < 2 * _LEAST:
-        _flip(count, source, place, to)
-    else:
-        pool.split(
-            lambda low, high: _flip(high - low, source + 8 * low, place + low // 8, to + 8 * low), count, _LEAST, 8
-        )
-    return out
-
-
 def _check(size: int, count: int, bits: int) -> None:
     if size != (count * bits + 7) // 8:
         raise ValueError(f"{size} bytes are not {count} words of {bits} bits")
@@ -165,10 +149,3 @@ def _add_up(count, source, octets, words, pads, result, before, spare, drop, wid
             last = words_at(pads + 8 * low, size)
             for i in range(size):
                 out[i] = np.int64(_U(out[i]) + _U(last[i]))
-
-
-@compiled
-def _flip(count, source, place, result):
-    x, bits, out = words_at(source, count), octets_at(place, (count + 7) // 8), words_at(result, count)
-    for i in range(count):
-        out[i] = x[i] ^ ((np.int64(bits[i >> 3]) >> (i & 7)) & 1)

@@ -17,7 +17,7 @@ from puma.kernels import plain
 from puma.kernels.host import Buffer, from_wire, to_wire
 
 Part = tuple[Tensor, int]  # words of so many bits, as `pack` writes them; or bytes as they are (uint8)
-ALONE, SUM, XOR = 0, 1, 2  # how words come back: as they are, added to the own ones, or 0/1 words xor these
+ALONE, SUM = 0, 1  # how words come back: as they are, or added to the own ones
 
 
 def sizes(pieces: Sequence[Part]) -> list[int]:
@@ -61,13 +61,11 @@ def read(
             found.append(mine.view(x.shape) if x.is_cpu else mine.reshape(x.shape).to(x.device))
         elif not x.is_cpu:
             other = plain.unpack(source[at : at + length].to(x.device), bits, tuple(x.shape))
-            found.append(other if how == ALONE else x + other if how == SUM else x ^ other)
+            found.append(other if how == ALONE else x + other)
         elif how == ALONE:
             found.append(_cpu().unpack_from(place + at, length, bits, tuple(x.shape)))
-        elif how == SUM:
-            found.append(_opened().sum_from(place + at, length, bits, x))
         else:
-            found.append(_opened().flipped_from(place + at, length, x))
+            found.append(_opened().sum_from(place + at, length, bits, x))
         at += length
     return found
 

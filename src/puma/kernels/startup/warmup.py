@@ -29,13 +29,13 @@ from puma.kernels import (
 )
 from puma.kernels.cpu_eight import SOME
 from puma.kernels.digits import cpu_lookup, permutes, turning
-from puma.kernels.rounds import cpu_opened, message
+from puma.kernels.rounds import cpu_flags, cpu_opened, message
 from puma.kernels.tiles import WIDE
 from puma.kernels.views import octets, span
 
 _ROOMS = (
     *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
-    *(cpu_lookup, permutes, turning, cpu_wire, cpu_opened),
+    *(cpu_flags, cpu_lookup, permutes, turning, cpu_wire, cpu_opened),
 )
 
 
@@ -69,8 +69,8 @@ def compile_kernels() -> None:
     kernels.member(hot, x, 3, table[0])
     kernels.above(hot, x, 3)
     kernels.hot_bit(hot, x, 3)
-    kernels.hidden_hots(x.to(torch.uint8), [x], [3])
-    kernels.flags([(hot, x, 3, table[0]), (hot, x, 3, None)])
+    kernels.hidden_hots(x.to(torch.uint8), x, [(0, 3)])
+    kernels.flags([(hot, x, 0, 3, table[0]), (hot, x, 0, 3, None)])
     kernels.parity(x)
     kernels.matmul(x.reshape(2, 4), x.reshape(4, 2))
     kernels.signed(kernels.shift_right(x, 1, 34), 33)
@@ -86,7 +86,7 @@ def compile_kernels() -> None:
     kernels.unpack(kernels.pack(x, 34), 34, (8,))
     kernels.unpack_runs(kernels.pack(x, 2), [2], (8,))
     kernels.padded(x, 1, 2, 36, kernels.packed_less(x, 1, 2, 36, x), x)
-    message.read(message.write([(x, 1)]), [(x, 1)], joined=[message.XOR])
+    message.read(message.write([(x, 1)]), [(x, 1)], joined=[message.SUM])
     kernels.unpack_bytes(kernels.pack_bytes(x, 34), 34, (8,))
     pads = kernels.pack_bytes(x, 48)
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
@@ -109,10 +109,10 @@ def compile_kernels() -> None:
     ones, left = np.ones(8, np.float32), span(x.clone())
     cpu_stored.linear_turned(True, span(x), 8, 1, 0, eight, ones, room, left, 8, 8, 8, 0, 8)
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
-    kernels.unpack_bits(kernels.pack_rows([x], (8,)), (8,))
+    kernels.unpack_bits(kernels.zeros(x, 0, 3), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))
     row = pads[:1].reshape(1, 1)
-    kernels.opened_products(row, row, (row, row, row), torch.tensor([[0, 1]]), torch.tensor([1]), (8,))
+    kernels.opened_products(row, row, (row, row, row), torch.tensor([[0, 1]]), torch.tensor([1]), 8)
 
 
 def _functions() -> list[Any]:
