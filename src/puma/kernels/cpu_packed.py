@@ -337,9 +337,7 @@ def linear_turned(mode, a, a_stride, n, p, p_sign, q, q_sign, words, c, c_stride
 
 
 @compiled
-def matmul_banded(
-    mode, a, a_stride, n, p, p_sign, q, q_sign, bits, words, c, c_stride, first, rows, columns, low, high
-):
+def matmul_banded(mode, a, a_stride, n, p, p_sign, q, q_sign, words, c, c_stride, first, rows, columns, low, high):
     # long pieces of rows are read in their order; their words lie by so many columns as a tile takes
     for start in range(low, high, _WIDE):
         band = min(_WIDE, high - start)
