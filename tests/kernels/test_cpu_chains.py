@@ -37,7 +37,8 @@ CHAINS: dict[str, Callable[[Any, list[Tensor], int], Any]] = {
     "neg": lambda k, x, bits: k.wordwise("neg", x[0]),
     "selected": lambda k, x, bits: k.selected(x[0] & 1, *x[1:3], torch.stack(x[3:5]), bits % 2 == 0),
     "line": lambda k, x, bits: k.line(torch.stack(x), (x[0] & 64) - 32, x[4] & 1, *x[2:4]),
-    "line_masks": lambda k, x, bits: k.line_masks((x[0] & 2) - 1, *x[1:4], x[4] & 1),
+    "line_masks": lambda k, x, bits: k.line_masks((x[0] & 2) - 1, x[1], (x[2], x[3]), (x[3], x[4]), x[4] & 1),
+    "selecting": lambda k, x, bits: k.selecting(x[0] & 1, (x[1], x[2])),
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from puma.kernels import plain, shapes
 from puma.kernels.host import from_wire, mapped, to_wire
-from puma.kernels.shapes import Asked
+from puma.kernels.shapes import Asked, Pair
 from puma.kernels.stored import Stored
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ __all__ = [
     "raised_masks",
     "reduce",
     "selected",
+    "selecting",
     "shift_right",
     "signed",
     "spread",
@@ -190,14 +191,19 @@ def selected(v: Tensor, own: Tensor, m: Tensor, dealt: Tensor, first: bool) -> T
     return _for(dealt).selected(v, own, m, dealt, first)
 
 
+def selecting(rho: Tensor, x: Pair) -> Tensor:
+    """(2, ...): rho, and rho times the sum of two, to whose shape it broadcasts."""
+    return _for(rho).selecting(rho, x)
+
+
 def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor:
     """t0 e - t1 b + t2 with t = v times the sign and the first two dealt words, plus (1 - 2 v) times the others; dealt
     (5, ...)."""
     return _for(dealt).line(dealt, sign, v, e, b)
 
 
-def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
-    """(5, ...): s lu and s (lu b - e), and rho times s and these."""
+def line_masks(s: Tensor, lu: Tensor, e: Pair, b: Pair, rho: Tensor) -> Tensor:
+    """(5, ...): s lu and s (lu b - e), and rho times s and these; e and b are sums of two."""
     return _for(s).line_masks(s, lu, e, b, rho)
 
 

@@ -23,6 +23,7 @@ from puma.kernels.cpu_chains import (
     raised,
     raised_masks,
     selected,
+    selecting,
     wordwise,
     wraps,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "raised_masks",
     "reduce",
     "selected",
+    "selecting",
     "shift_right",
     "signed",
     "spread",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels import plain
-from puma.kernels.shapes import OPERATIONS
+from puma.kernels.shapes import OPERATIONS, Pair
 from puma.kernels.views import compiled
 
 _LEAST = 1 << 17  # elements that a thread takes at least: some 60 us
@@ -139,12 +139,21 @@ def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor
     return out
 
 
-def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
-    """(5, ...): s lu and s (lu b - e), and rho times s and these."""
-    if not _alike(s, lu, e, b, rho):
+def selecting(rho: Tensor, x: Pair) -> Tensor:
+    """(2, ...): rho, and rho times the sum of two."""
+    if not _alike(rho, *x):
+        return plain.selecting(rho, x)
+    out = torch.empty((2, *rho.shape), dtype=torch.int64)
+    _run(_selecting, rho.numel(), _at_all(rho, *x) + _rows(out, 2))
+    return out
+
+
+def line_masks(s: Tensor, lu: Tensor, e: Pair, b: Pair, rho: Tensor) -> Tensor:
+    """(5, ...): s lu and s (lu b - e), and rho times s and these; e and b are sums of two."""
+    if not _alike(s, lu, *e, *b, rho):
         return plain.line_masks(s, lu, e, b, rho)
     out = torch.empty((5, *s.shape), dtype=torch.int64)
-    _run(_line_masks, s.numel(), _at_all(s, lu, e, b, rho) + _rows(out, 5))
+    _run(_line_masks, s.numel(), _at_all(s, lu, *e, *b, rho) + _rows(out, 5))
     return out
 
 
@@ -354,10 +363,19 @@ def _line(count, base_1, base_2, more_0, more_1, more_2, sign, v, e, b, out):
 
 
 @compiled
-def _line_masks(count, s, lu, e, b, rho, x_1, x_2, y_0, y_1, y_2):
+def _selecting(count, rho, a, b, first, second):
+    for i in range(count):
+        bit = _at(rho, i)
+        _put(first, i, bit)
+        _put(second, i, bit * (_at(a, i) + _at(b, i)))
+
+
+@compiled
+def _line_masks(count, s, lu, e_1, e_2, b_1, b_2, rho, x_1, x_2, y_0, y_1, y_2):
     for i in range(count):
         sign, low, bit = _at(s, i), _at(lu, i), _at(rho, i)
-        first, second = sign * low, sign * (low * _at(b, i) - _at(e, i))
+        first = sign * low
+        second = sign * (low * (_at(b_1, i) + _at(b_2, i)) - (_at(e_1, i) + _at(e_2, i)))
         _put(x_1, i, first)
         _put(x_2, i, second)
         _put(y_0, i, bit * sign)

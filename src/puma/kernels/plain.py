@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from puma.kernels.shapes import OPERATIONS, Asked
+from puma.kernels.shapes import OPERATIONS, Asked, Pair
 from puma.kernels.stored import KINDS, Stored, numbers
 
 
@@ -151,9 +151,14 @@ def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor
     return first * e - second * b + third
 
 
-def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
-    """(5, ...): s lu and s (lu b - e), and rho times s and these."""
-    words = torch.stack([s, s * lu, s * (lu * b - e)])
+def selecting(rho: Tensor, x: Pair) -> Tensor:
+    """(2, ...): rho, and rho times the sum of two."""
+    return torch.stack(torch.broadcast_tensors(rho, rho * (x[0] + x[1])))
+
+
+def line_masks(s: Tensor, lu: Tensor, e: Pair, b: Pair, rho: Tensor) -> Tensor:
+    """(5, ...): s lu and s (lu b - e), and rho times s and these; e and b are sums of two."""
+    words = torch.stack([s, s * lu, s * (lu * (b[0] + b[1]) - (e[0] + e[1]))])
     return torch.cat([words[1:], rho * words])
 
 

@@ -18,6 +18,8 @@ from puma.kernels.stored import Stored
 
 Asked = tuple[Tensor, Tensor, int, int, Tensor | None]  # of a flag: vectors, words, a digit's place there, and a set
 
+Pair = tuple[Tensor, Tensor]  # of parts of a sum
+
 # Of words that lie side by side, by name.
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
@@ -154,7 +156,12 @@ def line(dealt: Tensor, sign: Tensor, v: Tensor, e: Tensor, b: Tensor) -> Tensor
     return _empty(e.shape)
 
 
-def line_masks(s: Tensor, lu: Tensor, e: Tensor, b: Tensor, rho: Tensor) -> Tensor:
+def selecting(rho: Tensor, x: Pair) -> Tensor:
+    """Two words for each of both together."""
+    return _empty((2, *broadcast(rho.shape, x[0].shape)))
+
+
+def line_masks(s: Tensor, lu: Tensor, e: Pair, b: Pair, rho: Tensor) -> Tensor:
     """Five words for each of s."""
     return _empty((5, *s.shape))
 

@@ -147,8 +147,7 @@ def select(bit: MaskedBit, x: Share) -> Additive:
     """
     party, shape = x.party, broadcast(bit.word.shape, x.shape)
     if party.is_dealer:
-        rho = bit.word.expand(shape)
-        deal(party, torch.stack([rho, rho * x.mask]), (2, *shape), x.bits)
+        deal(party, kernels.selecting(bit.word, x.components), (2, *shape), x.bits)
         return Additive(party, party.nothing(shape), x.bits, x.frac, dealt=False)
     dealt = deal(party, None, (2, *shape), x.bits)
     part = kernels.selected(bit.word, x.mask, x.m, dealt, party.rank == FIRST)

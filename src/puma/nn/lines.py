@@ -43,7 +43,7 @@ class Lines:
         dealt = (3 * len(weights) + 2, *shape)
         if party.is_dealer:
             sign = self.index.sign()
-            words = line_masks(sign, self.offset, self.e.mask, self.b.mask, bits.word[0])
+            words = line_masks(sign, self.offset, self.e.components, self.b.components, bits.word[0])
             if len(weights) > 1:
                 more = bits.word[1:].unsqueeze(1) * torch.stack([sign, words[0], words[1]])
                 words = torch.cat([words, more.reshape(-1, *shape)])
