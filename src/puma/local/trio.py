@@ -1,4 +1,4 @@
-"""The three party processes on this machine, and a session with them over loopback sockets.
+"""The three party processes on this machine, and a session with them over sockets of its own.
 
 The parties are the same program that real deployments run; an error or the launcher's death ends all three. It must not
 know how a party answers.
@@ -33,6 +33,7 @@ from puma.local.sharing import open_up, share
 from puma.models.config import Config
 from puma.net import Link
 from puma.net.handshake import Identity
+from puma.net.sockets import LOCAL
 from puma.net.tcp import dial
 from puma.nn.paper import PROFILES, SPLINE
 from puma.store import folders
@@ -94,7 +95,7 @@ def _tell(process: PartyProcess, words: msgspec.Struct) -> None:
 class Trio:
     """The three processes and a session with them; in folders below `store`, each keeps models and preprocessing.
 
-    `route` leads links through somebody else's ports, such as a slow network's; `program` is what Python runs as a
+    `route` leads links through others' ports on the loopback, such as a slow network's; `program` is what Python runs as a
     party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
     and client have agreed on it once the handshake is done. `threads` are those of each party, this machine's cores
     divided by them unless given. With two `dealers` a fourth process computes what P0 does, and nothing that one of
@@ -119,6 +120,7 @@ class Trio:
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
         self._program, self._route = program, route or _straight
+        self._host = LOCAL if route is None else "127.0.0.1"
         self._identity: Identity | None = None
         self._ports: list[int] = []
         self._keys: list[str] = []  # by which the parties sign
@@ -149,7 +151,8 @@ class Trio:
         for rank in range(count):
             self._processes.append(nursery.party(self._program))
             folder = str(self.store / f"p{rank}") if self.store else ""
-            start = Start(rank, session, digest, cookie, folder, self.approximation, self.threads, self.dealers)
+            how = self.approximation, self.threads, self.dealers, self._host
+            start = Start(rank, session, digest, cookie, folder, *how)
             _tell(self._processes[rank], start)
         ports = [self._port(rank) for rank in range(count)]
         for rank, process in enumerate(self._processes):
@@ -166,7 +169,7 @@ class Trio:
 
     def _dial(self, rank: int, me: Identity, seconds: float = START_SECONDS, patience: float | None = None) -> Link:
         port = self._route("client", f"P{rank}", self._ports[rank])
-        return dial("127.0.0.1", port, me, ("party", rank), seconds, SILENCE, patience=patience).link
+        return dial(self._host, port, me, ("party", rank), seconds, SILENCE, patience=patience).link
 
     def another(self) -> Session:
         """One more session with the same parties, whose requests are computed together with those of others like it. It

@@ -14,6 +14,7 @@ from typing import Protocol
 from puma.errors import FrameError, HandshakeError, UsageError
 from puma.net.frame import MAGIC
 from puma.net.handshake import Proven, Wire, refusal
+from puma.net.sockets import HERE
 
 TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins
 _REFUSAL_SECONDS = 1.0
@@ -78,6 +79,8 @@ def insecure(hosts: Iterable[str]) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether this host certainly is this machine itself."""
+    if host == HERE:
+        return True
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
     except ValueError:

@@ -23,7 +23,7 @@ from puma.net.audit import NOWHERE, Log, Visit
 from puma.net.endpoint import QUEUE_BYTES, TIMEOUT, remaining
 from puma.net.guard import PLAIN, Guard
 from puma.net.handshake import Agreed, Attach, Identity, Proven, Role, Wire
-from puma.net.sockets import tune
+from puma.net.sockets import address, caller, reached, served, tune
 from puma.net.stream import StreamLink
 
 Seat = tuple[str, int, str, bytes]  # role, rank, fingerprint, session
@@ -66,8 +66,7 @@ def listen(
     """
     guard.check_host(host)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host, port), family=family, backlog=128)
+        sock = served(host, port)
     except OSError as error:
         what = f"cannot listen on {host} port {port}: {error.strerror or error}"
         raise UsageError(what, "is this party running already? else pick another port") from None
@@ -153,7 +152,7 @@ def _connect(
     opening, end = ends
     while True:
         try:
-            sock = socket.create_connection((host, port), timeout=max(0.01, remaining(opening)))
+            sock = reached(host, port, max(0.01, remaining(opening)))
             break
         except OSError as error:
             if monotonic() + RETRY_SECONDS >= opening:
@@ -188,7 +187,7 @@ class Listener:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port, the real ones."""
-        return self._socket.getsockname()[:2]
+        return address(self._socket)
 
     def welcome(
         self,
@@ -255,7 +254,7 @@ class Listener:
     def _listen(self) -> None:
         while True:
             try:
-                sock, address = self._socket.accept()
+                sock, found = self._socket.accept()
             except OSError:
                 if self._closed:
                     return
@@ -265,7 +264,7 @@ class Listener:
                 self._lock.wait_for(self._has_room)
                 closed = self._closed
                 if not closed:
-                    visit = Visit("in", f"{address[0]}:{address[1]}")
+                    visit = Visit("in", caller(found))
                     thread = threading.Thread(target=self._greet, args=(sock, visit), name="puma greets", daemon=True)
                     self._greetings[thread] = sock
                     thread.start()

@@ -18,6 +18,7 @@ class Start(msgspec.Struct, frozen=True):
     approximation: str = "spline"  # covered by the digest `config`, which peers and client must name alike
     threads: int = 1  # that this party computes with: nobody else's affair
     dealers: int = 1  # 2: the party of rank 3 computes what P0 does, and the evaluators compare
+    host: str = "127.0.0.1"  # where to listen, and where the others do
 
 
 class Ports(msgspec.Struct, frozen=True):

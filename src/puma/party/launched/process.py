@@ -58,14 +58,14 @@ def meet(start: Start, fingerprint: str = "") -> tuple[Party, Any, Listener, Dia
     and the client; how to reach the former again.
     """
     me = Identity("party", start.rank, start.session, start.config, start.cookie)
-    listener = listen()
+    listener = listen(start.host)
     peers = meeting.peers(start.rank, start.dealers)
     higher = [rank for rank in peers if rank > start.rank]
     listener.welcome(me, [("client", 0), *(("party", r) for r in higher)], timeout=SILENCE, any_session=True)
     print(listener.address[1], fingerprint, flush=True)
     ports = _told(_ports).ports
     threading.Thread(target=_leave_with_launcher, daemon=True).start()
-    met = [dial("127.0.0.1", ports[r], me, ("party", r), timeout=SILENCE) for r in peers if r < start.rank]
+    met = [dial(start.host, ports[r], me, ("party", r), timeout=SILENCE) for r in peers if r < start.rank]
     met += [listener.accept(60.0) for _ in range(len(higher) + 1)]
     links: dict[int, Link] = {m.rank: m.link for m in met if m.role == "party"}
     keys = {m.rank: PairKey(m.secret) for m in met if m.role == "party"}
@@ -77,7 +77,7 @@ def meet(start: Start, fingerprint: str = "") -> tuple[Party, Any, Listener, Dia
 
     def again(rank: int, session: bytes, deadline: float, timeout: float, audit: Log | None = None) -> Met:
         there = replace(me, session=session)
-        return dial("127.0.0.1", ports[rank], there, ("party", rank), deadline, timeout, audit=audit or NOWHERE)
+        return dial(start.host, ports[rank], there, ("party", rank), deadline, timeout, audit=audit or NOWHERE)
 
     return party, client, listener, again
 
