@@ -15,6 +15,7 @@ from puma.kernels import cpu_eight, cpu_packed, plain
 from puma.kernels.cpu_eight import SOME
 from tests.kernels.words import views, words
 
+BITS = [48, 39]  # of six and five bytes, for which there are shuffles
 BOTH = ["linear_packed", "matmul_packed"]
 
 
@@ -43,28 +44,31 @@ def test_every_remainder(name: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 8, 11, SOME, SOME + 1])
-def test_rows_that_meet_words_in_registers(n: int) -> None:
+@pytest.mark.parametrize("bits", BITS)
+def test_rows_that_meet_words_in_registers(n: int, bits: int) -> None:
     """As many as fit and one more; of the matrix as many as go side by side, and other counts; longer than a piece."""
     for rows in (1, 2, 3, 7):
         for columns in (8, cpu_eight._DEPTH + 16):
             for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):
-                check("linear_packed", n, rows, columns, 48, signs)
+                check("linear_packed", n, rows, columns, bits, signs)
 
 
 @pytest.mark.parametrize("n", [SOME + 1, SOME + 9, 67])
-def test_many_rows_meet_words_that_became_columns(n: int) -> None:
+@pytest.mark.parametrize("bits", BITS)
+def test_many_rows_meet_words_that_became_columns(n: int, bits: int) -> None:
     """Rows of the matrix by 24 and by 8, or in a number that is no multiple; deeper than is taken at a time."""
     for rows, columns in ((8, 8), (24, 136), (59, 648), (64, 648), (16, 9)):
         for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):
-            check("linear_packed", n, rows, columns, 48, signs)
+            check("linear_packed", n, rows, columns, bits, signs)
 
 
-@pytest.mark.parametrize("n", [4, 8, 15, 33])
-def test_rows_of_a_matrix_go_by_in_bands(n: int) -> None:
+@pytest.mark.parametrize("n", [1, 4, 8, 15, 33])
+@pytest.mark.parametrize("bits", BITS)
+def test_rows_of_a_matrix_go_by_in_bands(n: int, bits: int) -> None:
     """More columns than a band has, and rows than go by at a time, by 24 and by 8."""
     for rows, columns in ((1, 8), (70, 56), (64, 808), (130, 792)):
         for signs in ((-1,), (1, 1), (1, -1), (-1, -1)):
-            check("matmul_packed", n, rows, columns, 48, signs)
+            check("matmul_packed", n, rows, columns, bits, signs)
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
@@ -97,20 +101,21 @@ def test_left_factor_in_every_layout(name: str) -> None:
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("n", [2, 8, SOME + 1])
-def test_nothing_behind_the_last_word_is_read(name: str, n: int) -> None:
+@pytest.mark.parametrize("bits", BITS)
+def test_nothing_behind_the_last_word_is_read(name: str, n: int, bits: int) -> None:
     """The words end where a page begins that nobody may read: one byte more would end the process."""
     rows, columns = 8, 8 * 19
-    size = 6 * rows * columns
+    size = (bits + 7) // 8 * rows * columns
     with mmap.mmap(-1, 3 * mmap.PAGESIZE) as region:
         place = np.frombuffer(region, dtype=np.uint8)
         forbidden = place.ctypes.data + 2 * mmap.PAGESIZE
         assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(forbidden), mmap.PAGESIZE, 0) == 0
         tight = torch.from_numpy(place[2 * mmap.PAGESIZE - size : 2 * mmap.PAGESIZE])
-        tight.copy_(kernels.pack_bytes(words(rows, columns), 48))
+        tight.copy_(kernels.pack_bytes(words(rows, columns), bits))
         a = words(n, columns if name == "linear_packed" else rows)
         out = torch.zeros(n, rows if name == "linear_packed" else columns, dtype=torch.int64)
-        expected = getattr(plain, name)(a, [tight], [1], 48, out.clone())
-        assert same(getattr(kernels, name)(a, [tight], [1], 48, out), expected, 48)
+        expected = getattr(plain, name)(a, [tight], [1], bits, out.clone())
+        assert same(getattr(kernels, name)(a, [tight], [1], bits, out), expected, bits)
         del tight, place
 
 

@@ -16,18 +16,18 @@ from numba.extending import intrinsic
 
 from puma import kernels
 from puma.kernels import cpu_packed, plain, tiles
-from puma.kernels.cpu_few import WIDTH, eight_words
+from puma.kernels.cpu_few import ANYWHERE, SHUFFLED, eight_words
 from tests.kernels.words import words
 
 
-def spreading(anywhere: bool) -> Any:
-    """Eight words of six bytes from a place, by one way or the other."""
+def spreading(anywhere: bool, width: int) -> Any:
+    """Eight words of so many bytes from a place, by one way or the other."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, target = (
             context.make_array(signature.args[i])(context, builder, values[j]).data for i, j in ((0, 0), (2, 2))
         )
-        lanes = eight_words(builder, builder.gep(source, [values[1]]), 64, anywhere)
+        lanes = eight_words(builder, builder.gep(source, [values[1]]), 64, ir.IntType(64)(width), anywhere)
         builder.store(lanes, builder.bitcast(target, ir.VectorType(ir.IntType(64), 8).as_pointer()), align=8)
         return context.get_dummy_value()
 
@@ -39,18 +39,19 @@ def spreading(anywhere: bool) -> Any:
     return njit(lambda buffer, at, out: called(buffer, at, out))
 
 
-@pytest.mark.parametrize("anywhere", [False, True])
-def test_eight_words_are_spread_and_nothing_behind_is_read(anywhere: bool) -> None:
-    x, spread = words(24), spreading(anywhere)
+@pytest.mark.parametrize("width", SHUFFLED)
+@pytest.mark.parametrize("anywhere", [False, True] if ANYWHERE else [False])
+def test_eight_words_are_spread_and_nothing_behind_is_read(anywhere: bool, width: int) -> None:
+    x, spread, bits = words(24), spreading(anywhere, width), 8 * width
     with mmap.mmap(-1, 2 * mmap.PAGESIZE) as region:
         place = np.frombuffer(region, dtype=np.uint8)
         assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(place.ctypes.data + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
-        tight = place[mmap.PAGESIZE - 24 * WIDTH : mmap.PAGESIZE]
-        tight[:] = kernels.pack_bytes(x, 48).numpy()
+        tight = place[mmap.PAGESIZE - 24 * width : mmap.PAGESIZE]
+        tight[:] = kernels.pack_bytes(x, bits).numpy()
         for first in (0, 8, 16):
             out = np.empty(8, np.int64)
-            spread(tight, first * WIDTH, out)
-            assert out.tolist() == plain.reduce(x, 48)[first : first + 8].tolist()
+            spread(tight, first * width, out)
+            assert out.tolist() == plain.reduce(x, bits)[first : first + 8].tolist()
         del tight, place
 
 

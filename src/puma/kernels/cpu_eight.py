@@ -1,5 +1,5 @@
-"""Products of a few dozen rows at most with a matrix that stays packed in six bytes a word (`pack_bytes`): words are
-spread in a register, meet up to eight rows there, and are written nowhere.
+"""Products of a few dozen rows at most with a matrix that stays packed in six or five bytes a word (`pack_bytes`):
+words are spread in a register, meet up to eight rows there, and are written nowhere.
 
 Three rows of the matrix go by side by side. As many sums as eight rows make with three stay in registers, each word of
 the rows that is loaded serves thrice, and memory is asked for more at a time, which is what one row waits for. Only for
@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from puma.kernels.cpu_few import ANYWHERE, WIDTH, eight_words
+from puma.kernels.cpu_few import ANYWHERE, eight_words
 from puma.kernels.tiles import FUSED, LANES, NARROW, WIDE, ZERO, Tile
 from puma.kernels.views import compiled
 
@@ -37,8 +37,8 @@ def _tile(rows: int) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        count, _, a_at, a_stride, a_last, _, p_at, _, q_at, w_stride, w_last, second, _ = values
-        a, p, q, sums = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 5, 7, 12))
+        count, _, a_at, a_stride, a_last, _, p_at, _, q_at, width, w_stride, w_last, second, _ = values
+        a, p, q, sums = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 5, 7, 13))
         lefts = _starts(builder, builder.gep(a, [a_at]), a_stride, a_last, rows)
         ps, qs = (_starts(builder, builder.gep(w, [at]), w_stride, w_last, _BESIDE) for w, at in ((p, p_at), (q, q_at)))
         ahead = builder.mul(w_stride, _I64(_BESIDE))  # where the next ones begin
@@ -46,10 +46,10 @@ def _tile(rows: int) -> Any:
 
         def emit(join: Callable[[Any, Any], Any] | None) -> None:
             def step(k: Any, totals: list[Any]) -> list[Any]:
-                at = builder.mul(k, _I64(WIDTH))
-                rights = [eight_words(builder, builder.gep(place, [at]), ahead) for place in ps]
+                at = builder.mul(k, width)
+                rights = [eight_words(builder, builder.gep(place, [at]), ahead, width) for place in ps]
                 if join:
-                    others = [eight_words(builder, builder.gep(place, [at]), ahead) for place in qs]
+                    others = [eight_words(builder, builder.gep(place, [at]), ahead, width) for place in qs]
                     rights = [join(x, y) for x, y in zip(rights, others)]
                 found = list[Any]()
                 for r, place in enumerate(lefts):
@@ -72,9 +72,9 @@ def _tile(rows: int) -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def work(typing: Any, count, a, a_at, a_stride, a_last, p, p_at, q, q_at, w_stride, w_last, second, sums):  # type: ignore
+    def work(typing: Any, count, a, a_at, a_stride, a_last, p, p_at, q, q_at, width, w_stride, w_last, second, sums):  # type: ignore
         number = types.int64
-        left, right = (a, number, number, number), (p, number, q, number, number, number, number)
+        left, right = (a, number, number, number), (p, number, q, number, number, number, number, number)
         return types.void(number, *left, *right, sums), generate
 
     return work
@@ -92,23 +92,23 @@ def _starts(builder: Any, first: Any, stride: Any, last: Any, count: int) -> lis
 _tall, _low, _pair, _one = _tile(_TALL), _tile(_LOW), _tile(_PAIR), _tile(1)
 
 
-def _eight_linear(a, a_stride, n, p, sign, q, second, sums, c, c_stride, first, k, low, high):
+def _eight_linear(a, a_stride, n, p, sign, q, second, width, sums, c, c_stride, first, k, low, high):
     """c[:, first+low:first+high] += sign * a @ w^T for the rows low .. high of k words, k a multiple of eight; w is
     p + second * q."""
     for start in range(0, k, _DEPTH):
         depth = min(_DEPTH, k - start)
         for row in range(low, high, _BESIDE):
-            some, at = min(_BESIDE, high - row), (row * k + start) * WIDTH
+            some, at = min(_BESIDE, high - row), (row * k + start) * width
             for top in range(0, n, _TALL):
                 rows, left = min(_TALL, n - top), top * a_stride + start
                 if rows > _LOW:
-                    _tall(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
+                    _tall(depth, a, left, a_stride, rows - 1, p, at, q, at, width, k * width, some - 1, second, sums)
                 elif rows > _PAIR:
-                    _low(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
+                    _low(depth, a, left, a_stride, rows - 1, p, at, q, at, width, k * width, some - 1, second, sums)
                 elif rows > 1:
-                    _pair(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
+                    _pair(depth, a, left, a_stride, rows - 1, p, at, q, at, width, k * width, some - 1, second, sums)
                 else:
-                    _one(depth, a, left, a_stride, rows - 1, p, at, q, at, k * WIDTH, some - 1, second, sums)
+                    _one(depth, a, left, a_stride, rows - 1, p, at, q, at, width, k * width, some - 1, second, sums)
                 for r in range(rows):
                     for j in range(some):
                         c[(top + r) * c_stride + first + row + j] += sign * sums[r * _BESIDE + j]

@@ -3,7 +3,7 @@ the first-level cache and multiplied there, so that memory is read once and neve
 matrices are.
 
 Words of six bytes, which is what weights have, are spread eight at a time by shuffles of bytes, and nothing behind
-them is read. Other widths go word by word.
+them is read; those of five, too, which is what gates have. Other widths go word by word.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels.cpu_eight import EIGHT, SOME, eight_linear, scratch
-from puma.kernels.cpu_few import FEW, WIDTH, eight_words, few_linear, few_matmul
+from puma.kernels.cpu_few import FEW, SHUFFLED, SMALL, WIDTH, eight_words, few_linear, few_matmul
 from puma.kernels.cpu_matmul import SHALLOW, TURNED, dots, spreads, streams
 from puma.kernels.cpu_wire import read, write
 from puma.kernels.tiles import CHOOSING, FUSED, LANES, NARROW, NARROW_BITS, WIDE, Tile
@@ -35,7 +35,6 @@ _MANY = 32  # rows of a that leave no room beside them in a 32 kB cache
 _LEAST = 1 << 18  # words that a thread spreads at least: some 50 us
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _OCTETS = ir.VectorType(ir.IntType(8), 8 * LANES)
-_SIXES = ir.Constant(ir.VectorType(_I32, WIDTH * LANES), [8 * j + t for j in range(LANES) for t in range(WIDTH)])
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -121,29 +120,30 @@ def _run(
     mode = CHOOSING if kind is _CHOSEN else NARROW if bits <= NARROW_BITS else WIDE
     result, width = span(out), out.shape[1]
     # what vectors run along comes in eights
-    shuffled = (bits + 7) // 8 == WIDTH and (place[1] if kind is _LINEAR else size) % LANES == 0
-    left, stride, step = span(a), a.stride(0), LANES
+    each = (bits + 7) // 8
+    shuffled = each in SHUFFLED and (place[1] if kind is _LINEAR else size) % LANES == 0
+    left, stride = span(a), a.stride(0)
     (p, p_sign), (q, q_sign) = terms[0], terms[-1] if len(terms) > 1 else (terms[0][0], 0)
     if EIGHT and shuffled and kind is _LINEAR and a.shape[0] <= SOME:
         second = p_sign * q_sign
 
         def part(low: int, high: int) -> None:
             sums = scratch()
-            eight_linear(left, stride, a.shape[0], p, p_sign, q, second, sums, result, width, *place, low, high)
+            eight_linear(left, stride, a.shape[0], p, p_sign, q, second, each, sums, result, width, *place, low, high)
 
     elif FUSED and shuffled and kind is _LINEAR and size % LANES == 0 and a.shape[0] >= _MANY:
-        step = TURNED
 
         def part(low: int, high: int) -> None:
             words = np.empty(SHALLOW * TURNED, np.int64)
-            linear_turned(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, words, result, width, *place, low, high)
+            told = (p, p_sign, q, q_sign, each, words)
+            linear_turned(mode, left, stride, a.shape[0], *told, result, width, *place, low, high)
 
     elif FUSED and shuffled and kind is _MATMUL and a.shape[0] >= FEW:
-        step = TURNED
 
         def part(low: int, high: int) -> None:
             words = np.empty(_TALL * _WIDE, np.int64)
-            matmul_banded(mode, left, stride, a.shape[0], p, p_sign, q, q_sign, words, result, width, *place, low, high)
+            told = (p, p_sign, q, q_sign, each, words)
+            matmul_banded(mode, left, stride, a.shape[0], *told, result, width, *place, low, high)
 
     elif a.shape[0] < FEW and shuffled:
         lefts = [a if sign == 1 else -a for _, sign in terms]
@@ -151,7 +151,7 @@ def _run(
 
         def part(low: int, high: int) -> None:
             for left, stride, matrix in products:
-                kind.few(mode, left, stride, a.shape[0], matrix, result, width, *place, low, high)
+                kind.few(mode, left, stride, a.shape[0], matrix, each, result, width, *place, low, high)
     else:
 
         def part(low: int, high: int) -> None:
@@ -159,24 +159,24 @@ def _run(
             told = (p, p_sign, q, q_sign, bits, spread)
             kind.many(mode, left, stride, a.shape[0], *told, result, width, *place, low, high)
 
-    pool.split(part, size, -(-_LEAST // place[1]), step)
+    pool.split(part, size, -(-_LEAST // place[1]), TURNED)
     return out
 
 
 def _spreading(add: bool) -> Any:
-    """An intrinsic: words of six bytes, times 1 (turn 0) or -1 (turn -1), into or onto int64; in eights."""
+    """An intrinsic: words of so many bytes, times 1 (turn 0) or -1 (turn -1), into or onto int64; in eights."""
     lanes = ir.VectorType(_I64, LANES)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        buffer, at, turn, out, out_at, count = values
+        buffer, at, turn, out, out_at, count, each = values
         source = builder.gep(context.make_array(signature.args[0])(context, builder, buffer).data, [at])
         target = builder.gep(context.make_array(signature.args[3])(context, builder, out).data, [out_at])
         nothing = ir.Constant(lanes, ir.Undefined)
         turns = builder.insert_element(nothing, turn, _I32(0))
         turns = builder.shuffle_vector(turns, nothing, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
         with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (i, _):
-            place = builder.gep(source, [builder.mul(i, _I64(WIDTH))])
-            spread = eight_words(builder, place, _AHEAD)
+            place = builder.gep(source, [builder.mul(i, each)])
+            spread = eight_words(builder, place, _AHEAD, each)
             value = builder.sub(builder.xor(spread, turns), turns)
             to = builder.bitcast(builder.gep(target, [i]), lanes.as_pointer())
             if add:
@@ -185,8 +185,9 @@ def _spreading(add: bool) -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def spread(typing: Any, buffer, at, turn, out, out_at, count):  # type: ignore
-        return types.void(buffer, types.int64, types.int64, out, types.int64, types.int64), generate
+    def spread(typing: Any, buffer, at, turn, out, out_at, count, each):  # type: ignore
+        number = types.int64
+        return types.void(buffer, number, number, out, number, number, number), generate
 
     return spread
 
@@ -195,15 +196,15 @@ _put, _add = _spreading(add=False), _spreading(add=True)
 
 
 def _turning() -> Any:
-    """An intrinsic: eight rows of words of six bytes, `step` bytes apart, become columns; `count` comes in eights.
+    """An intrinsic: eight rows of words of `each` bytes, `step` bytes apart, become columns; `count` comes in eights.
 
     out[k, :8] = words of p[:, k] times 1 (turn 0) or -1 (turn -1), and those of q if `both`. What lies `ahead` bytes on
     is asked for.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        count, _, p_turn, _, q_turn, both, at, step, ahead, _, out_at, out_stride = values
-        p, q, out = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 3, 9))
+        count, _, p_turn, _, q_turn, both, each, at, step, ahead, _, out_at, out_stride = values
+        p, q, out = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (1, 3, 10))
         tile, target = Tile(builder, {}, count, WIDE), builder.gep(out, [out_at])
 
         def turn(terms: Sequence[tuple[Any, Any]]) -> None:
@@ -212,11 +213,9 @@ def _turning() -> Any:
             def eight(k: Any, _: list[Any]) -> list[Any]:
                 rows = list[Any]()
                 for r in range(LANES):
-                    begin = builder.add(builder.mul(k, _I64(WIDTH)), builder.mul(step, _I64(r)))
-                    words = [
-                        builder.sub(builder.xor(eight_words(builder, builder.gep(place, [begin]), ahead), sign), sign)
-                        for place, sign in signed
-                    ]
+                    begin = builder.add(builder.mul(k, each), builder.mul(step, _I64(r)))
+                    found = [(eight_words(builder, builder.gep(p, [begin]), ahead, each), sign) for p, sign in signed]
+                    words = [builder.sub(builder.xor(word, sign), sign) for word, sign in found]
                     rows.append(builder.add(*words) if len(words) == 2 else words[0])
                 for j, column in enumerate(tile.turned(rows)):
                     tile.store(column, builder.gep(target, [builder.mul(builder.add(k, _I64(j)), out_stride)]))
@@ -232,9 +231,9 @@ def _turning() -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def turn(typing: Any, count, p, p_turn, q, q_turn, both, at, step, ahead, out, out_at, out_stride):  # type: ignore
+    def turn(typing: Any, count, p, p_turn, q, q_turn, both, each, at, step, ahead, out, out_at, out_stride):  # type: ignore
         whole = types.int64
-        return types.void(whole, p, whole, q, whole, whole, whole, whole, whole, out, whole, whole), generate
+        return types.void(whole, p, whole, q, *[whole] * 6, out, whole, whole), generate
 
     return turn
 
@@ -242,17 +241,18 @@ def _turning() -> Any:
 _turn = _turning()
 
 
-def _lessening() -> Any:
-    """An intrinsic: words of six bytes become those of another place less they, in eights."""
+def _lessening(width: int) -> Any:
+    """An intrinsic: words of so many bytes become those of another place less they, in eights."""
+    order = ir.Constant(ir.VectorType(_I32, width * LANES), [8 * j + t for j in range(LANES) for t in range(width)])
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         source, target = (context.make_array(signature.args[i])(context, builder, values[i]).data for i in (0, 1))
         with cgutils.for_range_slice(builder, _I64(0), values[2], _I64(LANES)) as (i, _):
-            at = builder.mul(i, _I64(WIDTH))
+            at = builder.mul(i, _I64(width))
             place = builder.gep(target, [at])
-            held = eight_words(builder, builder.gep(source, [at]), _AHEAD)
-            raw = builder.bitcast(builder.sub(held, eight_words(builder, place, _AHEAD)), _OCTETS)
-            packed = builder.shuffle_vector(raw, ir.Constant(_OCTETS, ir.Undefined), _SIXES)
+            held, mine = (eight_words(builder, x, _AHEAD, _I64(width)) for x in (builder.gep(source, [at]), place))
+            raw = builder.bitcast(builder.sub(held, mine), _OCTETS)
+            packed = builder.shuffle_vector(raw, ir.Constant(_OCTETS, ir.Undefined), order)
             builder.store(packed, builder.bitcast(place, packed.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
@@ -263,7 +263,7 @@ def _lessening() -> Any:
     return less
 
 
-_less = _lessening()
+_less, _less_small = map(_lessening, SHUFFLED)
 
 
 @compiled
@@ -271,8 +271,11 @@ def _take_off(count, place, to, width):
     held, out = octets_at(place, count * width), octets_at(to, count * width)
     mask = _ONES >> np.uint64(64 - 8 * width)
     above = _ONES ^ mask
-    start = count - count % 8 if width == WIDTH else 0
-    _less(held, out, start)
+    start = count - count % 8 if width in SHUFFLED else 0
+    if width == SMALL:
+        _less_small(held, out, start)
+    else:
+        _less(held, out, start)
     # the last words byte by byte: a whole one would end behind the buffer
     safe = max(count - 7, start) if width < 8 else count
     following = read(out, start * width, mask) if safe > start else np.uint64(0)
@@ -293,11 +296,11 @@ def _take_off(count, place, to, width):
 def _spread(buffer, at, sign, bits, out, out_at, count, add):
     """out = or += sign * words."""
     width, mask = (bits + 7) // 8, _ONES >> np.uint64(64 - bits)
-    whole = count - count % 8 if width == WIDTH else 0
+    whole = count - count % 8 if width in SHUFFLED else 0
     if add:
-        _add(buffer, at, (sign - 1) // 2, out, out_at, whole)
+        _add(buffer, at, (sign - 1) // 2, out, out_at, whole, width)
     else:
-        _put(buffer, at, (sign - 1) // 2, out, out_at, whole)
+        _put(buffer, at, (sign - 1) // 2, out, out_at, whole, width)
     for i in range(whole, count):
         place, word = at + i * width, np.uint64(0)
         if place + 8 <= buffer.size:
@@ -320,9 +323,9 @@ def _block(p, p_sign, q, q_sign, bits, row, rows, columns, start, depth, scratch
 
 
 @compiled
-def linear_turned(mode, a, a_stride, n, p, p_sign, q, q_sign, words, c, c_stride, first, k, low, high):
+def linear_turned(mode, a, a_stride, n, p, p_sign, q, q_sign, each, words, c, c_stride, first, k, low, high):
     # as much of a as the second-level cache holds is read again and again
-    p_turn, q_turn, step = (p_sign - 1) // 2, (q_sign - 1) // 2, k * WIDTH
+    p_turn, q_turn, step = (p_sign - 1) // 2, (q_sign - 1) // 2, k * each
     for left in range(0, k, _DEPTH):
         row = low
         while row < high:
@@ -330,33 +333,33 @@ def linear_turned(mode, a, a_stride, n, p, p_sign, q, q_sign, words, c, c_stride
             for start in range(left, min(left + _DEPTH, k), SHALLOW):
                 depth, both = min(SHALLOW, k - start), 1 if q_sign != 0 else 0
                 for top in range(0, some, LANES):
-                    at = (row + top) * step + start * WIDTH
-                    _turn(depth, p, p_turn, q, q_turn, both, at, step, some * step, words, top, some)
+                    at = (row + top) * step + start * each
+                    _turn(depth, p, p_turn, q, q_turn, both, each, at, step, some * step, words, top, some)
                 spreads(mode, a, start, a_stride, words, some, c, first + row, c_stride, n, depth, some)
             row += some
 
 
 @compiled
-def matmul_banded(mode, a, a_stride, n, p, p_sign, q, q_sign, words, c, c_stride, first, rows, columns, low, high):
+def matmul_banded(mode, a, a_stride, n, p, p_sign, q, q_sign, each, room, c, c_stride, first, rows, columns, low, high):
     # long pieces of rows are read in their order; their words lie by so many columns as a tile takes
     for start in range(low, high, _WIDE):
         band = min(_WIDE, high - start)
         for row in range(0, rows, _TALL):
             tall = min(_TALL, rows - row)
             for r in range(tall):
-                at = ((row + r) * columns + start) * WIDTH
+                at = ((row + r) * columns + start) * each
                 column = 0
                 while column < band:
                     some = TURNED if band - column >= TURNED else LANES
                     to = column * _TALL + r * some
-                    _spread(p, at + column * WIDTH, p_sign, 8 * WIDTH, words, to, some, False)
+                    _spread(p, at + column * each, p_sign, 8 * each, room, to, some, False)
                     if q_sign != 0:
-                        _spread(q, at + column * WIDTH, q_sign, 8 * WIDTH, words, to, some, True)
+                        _spread(q, at + column * each, q_sign, 8 * each, room, to, some, True)
                     column += some
             column = 0
             while column < band:
                 some = TURNED if band - column >= TURNED else LANES
-                b = words[column * _TALL :]
+                b = room[column * _TALL :]
                 spreads(mode, a, first + row, a_stride, b, some, c, start + column, c_stride, n, tall, some)
                 column += some
 

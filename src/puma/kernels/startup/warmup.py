@@ -92,10 +92,10 @@ def compile_kernels() -> None:
     kernels.pack_masked(x.double(), 1, (pads, pads), 48, pads.clone())
     kernels.taken_off(pads, pads.clone(), 48)
     # which not every processor calls
-    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), span(x.clone()), 1, 0, 8, 0, 1)
+    cpu_few.few_linear(WIDE, span(x), 8, 1, octets(pads), 6, span(x.clone()), 1, 0, 8, 0, 1)
     eight, room = octets(pads.repeat(8)), np.empty(1 << 13, np.int64)
-    cpu_packed.linear_turned(WIDE, span(x), 8, 1, eight, 1, eight, 0, room, span(x.clone()), 8, 0, 8, 0, 8)
-    cpu_packed.matmul_banded(WIDE, span(x), 8, 1, eight, 1, eight, 0, room, span(x.clone()), 8, 0, 8, 8, 0, 8)
+    cpu_packed.linear_turned(WIDE, span(x), 8, 1, eight, 1, eight, 0, 6, room, span(x.clone()), 8, 0, 8, 0, 8)
+    cpu_packed.matmul_banded(WIDE, span(x), 8, 1, eight, 1, eight, 0, 6, room, span(x.clone()), 8, 0, 8, 8, 0, 8)
     for n in (1, SOME + 1):
         rows = x.expand(n, 8)
         kernels.linear_packed(rows, [pads, pads], [1, 1], 48, rows[:, :1].clone())
