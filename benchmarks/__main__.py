@@ -28,6 +28,7 @@ from benchmarks import function_run, model_run, netem, network_run, open_weights
 from benchmarks.clients import run as clients
 from benchmarks.drafts import run as drafts
 from benchmarks.functions import FUNCTIONS
+from benchmarks.network import ONE_MACHINE
 from benchmarks.receipts import run as receipts
 from puma import pool
 from puma.local.nursery import ENVIRONMENT
@@ -86,7 +87,7 @@ def networks(runs: int, quick: bool) -> list[dict[str, Any]]:
     found = []
     for case in [network_run.QUICK] if quick else network_run.CASES:
         for network in (None, "lan") if quick else (None, "lan", "paper", "wan"):
-            say(f"{case[0]} over {network or 'loopback'}")
+            say(f"{case[0]} over {network or ONE_MACHINE}")
             rates = speed(lambda what, done, of: None, again=bool(network) and not quick)
             found.append(network_run.measure(case, network, 1 if network == "wan" else runs, rates, kernel))
     return found

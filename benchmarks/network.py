@@ -14,6 +14,7 @@ from typing import Any
 
 from puma.measure.forecast import Network
 
+ONE_MACHINE = "one machine"  # where there is no network: sockets of the system
 RELAY = Path(__file__).with_name("relay.py")
 
 

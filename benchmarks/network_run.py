@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks import netem
-from benchmarks.network import Emulated
+from benchmarks.network import ONE_MACHINE, Emulated
 from puma.engine.planner import Link, cheapest, prices
 from puma.local.cluster import Trio
 from puma.measure.bench import ask, configured, random_ids
@@ -58,14 +58,14 @@ def measure(
     case: tuple[str, int, int | None], network: str | None, runs: int, speed: Speed, kernel: bool = False,
     plan: str = "lean", layers: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Median seconds of a request over a network (None: bare loopback), and the prediction if there is a network.
+    """Median seconds of a request over a network (None: one machine), and the prediction if there is one.
 
     `plan` and `layers` are as for `puma bench`.
     `kernel`: this process has entered a namespace in which the kernel makes the network.
     """
     name, prompt, tokens = case
     config, params = model(name, layers)
-    asked: dict[str, Any] = {"model": name, "prompt": prompt, "tokens": tokens, "network": network or "loopback"}
+    asked: dict[str, Any] = {"model": name, "prompt": prompt, "tokens": tokens, "network": network or ONE_MACHINE}
     asked |= {"layers": config.layers}
     if network is None:
         with Trio() as trio:

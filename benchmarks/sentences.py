@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks import netem
-from benchmarks.network import Emulated
+from benchmarks.network import ONE_MACHINE, Emulated
 from puma.local.cluster import Trio
 from puma.measure.bench import configured, random_ids
 from puma.measure.estimate import usual
@@ -49,9 +49,9 @@ def sentences(runs: int, quick: bool, say: Say) -> list[dict[str, Any]]:
                 _, config, params = configured(model, 1 if quick else None)
                 cases = [QUICK[1:]] if quick else [(batch, tokens) for tokens in TOKENS for batch in BATCHES]
                 for number, (batch, tokens) in enumerate(cases):
-                    say(f"{model}, {batch} of {tokens} tokens over {network or 'loopback'}")
+                    say(f"{model}, {batch} of {tokens} tokens over {network or ONE_MACHINE}")
                     times = 1 if network == "wan" or batch * tokens >= LONG else runs
-                    asked = {"model": model, "network": network or "loopback"}
+                    asked = {"model": model, "network": network or ONE_MACHINE}
                     found.append(asked | measured(trio, config, None if number else params, batch, tokens, times))
     return found
 

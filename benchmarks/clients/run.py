@@ -27,7 +27,7 @@ from urllib.request import Request, urlopen
 from torch import Tensor
 
 from benchmarks import netem
-from benchmarks.network import Emulated
+from benchmarks.network import ONE_MACHINE, Emulated
 from puma import pool
 from puma.client.session import Session
 from puma.client.tokens.remembered import Remembered
@@ -89,7 +89,7 @@ def clients(runs: int, quick: bool, say: Say) -> dict[str, Any]:
     say(f"{found['chat']['ratio']:.2f} of the first turn's time\na gateway")
     row, given = of_gateway(first.clients, first.tokens, runs), dict[Case, list[Any]]()
     for case in QUICK if quick else CASES:  # the slowest comes last
-        say(f"{case.clients} clients of {case.title} over {case.network or 'loopback'}")
+        say(f"{case.clients} clients of {case.title} over {case.network or ONE_MACHINE}")
         with ExitStack() as stack:
             found["cases"].append(_measured(case, runs, kernel, stack, found, given))
         say(f"{found['cases'][-1]['ratio']:.1f} times one client's rate")
@@ -157,7 +157,7 @@ def of_sessions(
         given[of] = [ask(i) for i in range(min(case.clients, len(BEGINNINGS)))]
     wanted = given.get(of, [])
     taken = compared(ask, case.clients, runs, wanted, pids)
-    return _row(case.title, case.network or "loopback", case.clients, case.tokens, case.encodes) | taken
+    return _row(case.title, case.network or ONE_MACHINE, case.clients, case.tokens, case.encodes) | taken
 
 
 def _row(title: str, network: str, count: int, tokens: int, encodes: bool) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def of_gateway(count: int, tokens: int, runs: int) -> dict[str, Any]:
         timed(ask, range(count))
         wanted = [ask(i) for i in range(min(count, len(BEGINNINGS)))]
         taken = compared(ask, count, runs, wanted, ())
-    return _row("embedded model, through a gateway", "loopback", count, tokens, False) | taken
+    return _row("embedded model, through a gateway", ONE_MACHINE, count, tokens, False) | taken
 
 
 # -- one client that goes on -------------------------------------------------------------------------------------------

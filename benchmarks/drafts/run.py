@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import netem
 from benchmarks.drafts import texts
-from benchmarks.network import Emulated
+from benchmarks.network import ONE_MACHINE, Emulated
 from puma.client.chat.conversation import Conversation
 from puma.client.drafts.acceptance import accepted
 from puma.client.drafts.draft import Counted, Source
@@ -131,8 +131,8 @@ def _over_network(model: PlainModel, prompt: str, quick: bool, say: Say) -> list
                 route = {"route": shaped.route}
             cluster = LocalCluster(model, trio=stack.enter_context(Trio(**route)), variants="auto")
             for draft in (None, "lookup"):
-                say(f"{model.name} over {network or 'loopback'}, {draft or 'no'} drafts")
-                row = {"model": model.name, "kind": "continue", "pace": network or "loopback"}
+                say(f"{model.name} over {network or ONE_MACHINE}, {draft or 'no'} drafts")
+                row = {"model": model.name, "kind": "continue", "pace": network or ONE_MACHINE}
                 found.append(row | _secure(cluster, ids, new, draft))
     return found
 
@@ -146,7 +146,7 @@ def _here(model: PlainModel, say: Say) -> list[dict[str, Any]]:
             (ids,) = prompts(model, kind, asked[kind][:1], FEW)
             for draft, new in ((None, FEWER), ("lookup", FEW)):
                 say(f"{model.name}: {kind}, three parties, {draft or 'no'} drafts")
-                row = {"model": model.name, "kind": kind, "pace": "loopback"}
+                row = {"model": model.name, "kind": kind, "pace": ONE_MACHINE}
                 found.append(row | _secure(cluster, ids, new, draft))
     return found
 

@@ -32,12 +32,12 @@ def test_all_are_compared_with_one_alone() -> None:
 def test_the_tables() -> None:
     tokens: dict[str, Any] = {"title": "a model", "network": "wan", "clients": 16, "tokens": 32, "unit": "tokens"}
     tokens |= {"runs": 3, "alone_seconds": 4.0, "together_seconds": 8.0, "ratio": 8.0, "most": 0.0}
-    texts = tokens | {"unit": "sentences", "network": "loopback", "ratio": 1.5, "most": 2.25}
+    texts = tokens | {"unit": "sentences", "network": "one machine", "ratio": 1.5, "most": 2.25}
     chat = {"before": 400, "first_seconds": 2.0, "second_seconds": 0.5, "ratio": 0.25}
     new, results = {"others": 15, "seconds": 0.4, "steps": 2}, {"cases": [tokens, texts], "chat": chat}
     text = table.clients(results | {"newcomer": new})
     assert "| a model, 32 new tokens | wan | 16 | 4.00 | 8.00 | 64.0 tokens | 8.0 |  | 3 |" in text
-    assert "| a model, a text of 32 tokens | loopback | 16 | 4.00 | 8.00 | 2.0 sentences | 1.5 | 2.2 | 3 |" in text
+    assert "| a model, a text of 32 tokens | one machine | 16 | 4.00 | 8.00 | 2.0 sentences | 1.5 | 2.2 | 3 |" in text
     assert "| a newcomer beside 15 others | 0.40, 2 of their steps |" in text
     assert "| its second turn, 16 tokens more | 0.50, 0.25 of the first's |" in text
 
@@ -51,7 +51,7 @@ def test_sessions_that_ask_at_the_same_time(processes: Trio) -> None:
     with ExitStack() as stack:
         sessions = [stack.enter_context(run._session(processes)) for _ in range(2)]
         found = run.of_sessions(case, sessions, random_ids(small, [5, 5]), 1, processes.pids, {})
-    assert found["unit"] == "sentences" and found["network"] == "loopback" and found["ratio"] > 0
+    assert found["unit"] == "sentences" and found["network"] == "one machine" and found["ratio"] > 0
     assert found["cpu_seconds_each"] >= 0 and found["clients"] == 2
 
 
