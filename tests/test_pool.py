@@ -82,6 +82,36 @@ def test_nobody_waits_for_threads_that_have_other_work() -> None:
     assert not other.is_alive()
 
 
+def test_who_comes_late_does_not_stand_for_one_who_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that wakes when nothing is left has ended at once: that must not be taken for another's end."""
+    begun, late, ended = threading.Event(), threading.Event(), list[int]()
+
+    class Workers(pool._Workers):
+        def put(self, job: pool._Job, count: int) -> None:
+            super().put(job, 1)
+            threading.Thread(target=self._later, args=(job,), daemon=True).start()
+
+        def _later(self, job: pool._Job) -> None:
+            while job.work is not None:
+                time.sleep(0.01)
+            time.sleep(0.1)  # the caller waits for the other one by now
+            super().put(job, 1)
+            time.sleep(0.2)
+            late.set()
+
+    def work(low: int, high: int) -> None:
+        if threading.current_thread().name == "puma computes":
+            begun.set()
+            assert late.wait(10)
+        else:
+            assert begun.wait(10)
+        ended.append(low)
+
+    monkeypatch.setattr(pool, "_workers", Workers())
+    pool.split(work, 3, 1)
+    assert sorted(ended) == [0, 1, 2]
+
+
 def test_several_callers_at_once() -> None:
     sums = [0] * 4
 

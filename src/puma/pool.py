@@ -194,10 +194,12 @@ def each(work: Work, parts: Sequence[Range]) -> None:
         failures = job.all()
     finally:
         _here.inside, job.work = False, None
-    for _ in range(len(job.begun)):  # whatever failed: they write where the caller lets go of memory
-        failed, seconds = workers.ended(job)
+    ended = 0
+    while ended < len(job.begun):  # whatever failed: they write where the caller lets go of memory
+        failed, seconds = workers.ended(job)  # perhaps of one who came late and found nothing: it has begun, too
         _here.helped += seconds
         failures += failed
+        ended += 1
     if failures:
         raise failures[0]
 

@@ -56,7 +56,7 @@ def test_equal_to_plain_bit_for_bit(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [3, 8])
-@pytest.mark.parametrize("rows", [(3001,), (7, 500)])
+@pytest.mark.parametrize("rows", [(3001,), (7, 500), (0,), (2, 0)])
 def test_flags_of_rows_that_share_vectors(width: int, rows: tuple[int, ...]) -> None:
     """Many digits, of which each row asks the same vector: more than are copied at a time."""
     e, digit = hot(*rows, 1, width=width), words(*rows, 24, seed=5)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,12 @@ def test_code_for_another_processor_is_none(monkeypatch: pytest.MonkeyPatch) -> 
     codegen = cpu_onehot._parity.targetctx.codegen()
     monkeypatch.setattr(type(codegen), "magic_tuple", lambda _: ("x86_64-unknown-linux-gnu", "another", ""))
     assert not warmup._on_disk(cpu_onehot._parity)
+
+
+@pytest.mark.slow
+def test_where_nothing_is_compiled_yet_one_call_of_each_kernel_compiles_all(tmp_path: Path) -> None:
+    """Else every start would compile again, and say that it is for the first use."""
+    code = "from puma.kernels.startup import warmup; warmup.compile_kernels(); print(warmup.state().ready)"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"

@@ -120,3 +120,16 @@ def test_what_is_selected_can_be_summed_and_shared() -> None:
     results = parties(compute)
     assert torch.equal(joined([r[0] for r in results]), x.where(b == 1, y))
     assert torch.equal(joined([r[1] for r in results]), kernels.signed(3 * b - x, 20))
+
+
+def test_nothing_is_sent_behind_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mask lies there: what was written into it would go out as it is."""
+    sent, exchange = [], Party.exchange
+
+    def heard(party: Party, pieces: Any) -> Any:
+        sent.extend(piece.words for piece in pieces if not party.is_dealer)
+        return exchange(party, pieces)
+
+    monkeypatch.setattr(Party, "exchange", heard)
+    parties(lambda p: p.run(open_masked(given_bits(p, torch.ones(5, 7, dtype=torch.int64)))))
+    assert len(sent) == 2 and all(row.shape == (1, 5) and int(row[0, -1]) < 8 for row in sent)

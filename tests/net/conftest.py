@@ -14,6 +14,7 @@ from puma.net import memory, pulse, tcp
 from puma.net.audit import Audit
 from puma.net.guard import PLAIN
 from puma.net.handshake import Identity
+from puma.net.sockets import HERE
 from tests.keyring import Keyring
 
 ME = Identity("party", 1, b"s" * 16, b"c" * 32, b"k" * 32)
@@ -41,7 +42,8 @@ def make_links(request, keyring: Keyring):
         else:
             tls = request.param == "tls"
             server, client = (keyring.guard("p1"), keyring.guard("p2")) if tls else (PLAIN, PLAIN)
-            with tcp.listen(guard=server) as port:
+            host = HERE if request.param == "here" else "127.0.0.1"
+            with tcp.listen(host, guard=server) as port:
                 port.welcome(ME, [("party", 2)], timeout, queue_bytes)
                 dialed = tcp.dial(*port.address, replace(ME, rank=2), ("party", 1), 5, timeout, client, queue_bytes)
                 ends = port.accept(5).link, dialed.link

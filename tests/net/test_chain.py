@@ -33,7 +33,7 @@ def head(*frames: bytes, label: str = "session", key: bytes = KEY) -> bytes:
     return one.heads.sent.digest
 
 
-@pytest.mark.parametrize("make_links", ["memory", "tcp", "tls"], indirect=True)
+@pytest.mark.parametrize("make_links", ["memory", "tcp", "here", "tls"], indirect=True)
 def test_both_ends_have_the_same_heads_however_frames_come_in_pieces(make_links) -> None:
     one, two = make_links()
     assert one.heads is None and one.chain_key == two.chain_key
@@ -58,7 +58,7 @@ def test_both_ends_have_the_same_heads_however_frames_come_in_pieces(make_links)
     assert one.heads is not None and two.heads is not None and one.heads.sent == two.heads.received
 
 
-@pytest.mark.parametrize("make_links", ["memory", "tcp", "tls"], indirect=True)
+@pytest.mark.parametrize("make_links", ["memory", "tcp", "here", "tls"], indirect=True)
 def test_a_large_frame_between_parties_carries_its_senders_state(make_links) -> None:
     one, two = make_links()
     for end in (one, two):

@@ -1,4 +1,4 @@
-"""What every link must do, in memory, over TCP and over TLS alike."""
+"""What every link must do, in memory, over TCP, at a socket of this machine and over TLS alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from puma.net import Link
 from puma.net.endpoint import Inbox
 from puma.net.frame import HEADER_BYTES, Kind
 
-every_kind = pytest.mark.parametrize("make_links", ["memory", "tcp", "tls"], indirect=True)
+every_kind = pytest.mark.parametrize("make_links", ["memory", "tcp", "here", "tls"], indirect=True)
 
 
 @every_kind

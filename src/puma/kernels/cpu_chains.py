@@ -161,6 +161,11 @@ def wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
     """What the operation of this name says; of many words by all threads."""
     if pool.threads() == 1 or x.numel() < 2 * _LEAST or not _alike(x, *others):
         return OPERATIONS[operation](x, *others)
+    return many_wordwise(operation, x, *others)
+
+
+def many_wordwise(operation: str, x: Tensor, *others: Tensor) -> Tensor:
+    """The same in compiled code, of words that lie alike."""
     out = torch.empty_like(x)
     _run(_wordwise, x.numel(), _at_all(x, others[-1] if others else x, out), _WHICH[operation])
     return out

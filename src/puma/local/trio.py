@@ -95,11 +95,11 @@ def _tell(process: PartyProcess, words: msgspec.Struct) -> None:
 class Trio:
     """The three processes and a session with them; in folders below `store`, each keeps models and preprocessing.
 
-    `route` leads links through others' ports on the loopback, such as a slow network's; `program` is what is run as a
-    party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES; parties
-    and client have agreed on it once the handshake is done. `threads` are those of each party, this machine's cores
-    divided by them unless given. With two `dealers` a fourth process computes what P0 does, and nothing that one of
-    them says is used before the other has said the same.
+    `route` leads links through others' ports on the loopback, such as a slow network's; `program` is what Python runs
+    as a party. Both are for measuring. `approximation` says which functions they compute, one of nn.paper.PROFILES;
+    parties and client have agreed on it once the handshake is done. `threads` are those of each party, this machine's
+    cores divided by them unless given. With two `dealers` a fourth process computes what P0 does, and nothing that one
+    of them says is used before the other has said the same.
     """
 
     def __init__(

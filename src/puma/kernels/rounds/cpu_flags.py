@@ -64,7 +64,8 @@ def _flags_of_many(e: Tensor, x: Tensor, low: int, width: int, members: Tensor |
     """A thing asked of digits; where a vector serves a row of them, few rows at a time, so that the copies of vectors
     stay in a cache and take no fresh memory."""
     digit = x >> low if low else x
-    if e.shape[:-1] == digit.shape or e.dim() != digit.dim() + 1 or e.shape[:-2] != digit.shape[:-1]:
+    shared = e.dim() == digit.dim() + 1 and e.shape[:-2] == digit.shape[:-1]
+    if not digit.numel() or not shared or e.shape[:-1] == digit.shape:
         return above(e, digit, width) if members is None else member(e, digit, width, members)
     rows, out = digit.shape[:-1].numel(), torch.empty(digit.shape, dtype=torch.int64)
     vectors, digits, found = e.reshape(rows, *e.shape[-2:]), digit.reshape(rows, -1), out.view(rows, -1)
