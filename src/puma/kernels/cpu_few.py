@@ -15,7 +15,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from puma.kernels.tiles import LANES, NARROWLY, QUARTERED, VECTOR, ZERO, Tile, by_mode
+from puma.kernels.tiles import LANES, NARROWLY, QUARTERED, VECTOR, WIDE, ZERO, Tile, by_mode
 from puma.kernels.views import compiled
 
 WIDTH, SMALL = 6, 5  # bytes of a word for which there is a shuffle: of weights, and of gates
@@ -34,11 +34,8 @@ ANYWHERE = not getattr(config, "CPU_NAME", None) and bool(binding.get_host_cpu_f
 def eight_words(builder: Any, place: Any, ahead: Any, width: Any, anywhere: bool = ANYWHERE) -> Any:
     """Eight words of so many bytes, a value of the code and one of SHUFFLED, in lanes; prefetches what lies `ahead`
     bytes on, a number or a value of the code; reads nothing behind them."""
-    kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
-    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    # into the second-level cache, for reading; a place behind the buffer does no harm
     there = builder.gep(place, [_I64(ahead) if isinstance(ahead, int) else ahead])
-    builder.call(prefetch, [there, _I32(0), _I32(2), _I32(1)])
+    Tile(builder, {}, None, WIDE).prefetch(there)
     return (_by_one_shuffle if anywhere else _by_halves)(builder, place, width)
 
 

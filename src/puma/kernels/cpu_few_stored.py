@@ -229,14 +229,11 @@ class _Sums:
 
     def _prefetch(self, rows: Values, block: Any, ahead: Any) -> None:
         """What the next strip reads, into the second-level cache; a place behind the buffer does no harm."""
-        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
-        prefetch = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         size = BLOCK * (4 if self.kind == _F32 else 2)
         begins = self.builder.add(self.builder.mul(block, _I64(size)), ahead)
         for row in rows:
             for line in range(0, size, _LINE):
-                place = self.builder.gep(row, [self.builder.add(begins, _I64(line))])
-                self.builder.call(prefetch, [place, _I32(0), _I32(2), _I32(1)])
+                self.tile.prefetch(self.builder.gep(row, [self.builder.add(begins, _I64(line))]))
 
     def _reduced(self, name: str, vector: Any) -> Any:
         """The sum of all lanes, or their `or`."""

@@ -205,7 +205,7 @@ class Tile:
         return self._folded(four, four, [0, 1, 2, 3], 4)
 
     def prefetch(self, place: Any) -> None:
-        """Ask for the line of a place; one behind the buffer does no harm."""
+        """Ask for the line of a place, to be read from the second-level cache; one behind the buffer does no harm."""
         kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
         call = self._external(kind, "llvm.prefetch.p0")
         self.builder.call(call, [self.builder.bitcast(place, _I8.as_pointer()), _I32(0), _I32(2), _I32(1)])

@@ -1,4 +1,4 @@
-"""A model served by three party processes on this machine, linked over loopback sockets: for trying, not for secrets.
+"""A model served by three party processes on this machine, linked over its own sockets: for trying, not for secrets.
 
 The launcher plays owner and client. Leaving the context, an error or the launcher's death ends all three. It must not
 know protocols, how a party answers, nor how processes are started.
