@@ -29,13 +29,16 @@ from puma.kernels import (
 )
 from puma.kernels.cpu_eight import SOME
 from puma.kernels.digits import cpu_lookup, permutes, turning
+from puma.kernels.files import cpu_bytes, reading
+from puma.kernels.files.amx import SIDE, granted
 from puma.kernels.rounds import cpu_flags, cpu_opened, message
 from puma.kernels.tiles import WIDE
 from puma.kernels.views import octets, span
 
 _ROOMS = (
     *(cpu, cpu_bits, cpu_chains, cpu_eight, cpu_few, cpu_few_stored, cpu_matmul, cpu_onehot, cpu_packed, cpu_stored),
-    *(cpu_flags, cpu_lookup, permutes, turning, cpu_wire, cpu_opened),
+    *(cpu_flags, cpu_lookup, permutes, turning, reading, cpu_wire, cpu_opened),
+    *((cpu_bytes,) if granted() else ()),
 )
 
 
@@ -110,6 +113,9 @@ def compile_kernels() -> None:
     kernels.linear_stored(x[:1].expand(1, floats.columns), floats, 0, 48, x[:4].reshape(1, 4).clone())
     ones, left = np.ones(8, np.float32), span(x.clone())
     cpu_stored.linear_turned(True, span(x), 8, 1, 0, eight, ones, room, left, 8, 8, 8, 0, 8)
+    if granted():
+        square = kernels.Stored(torch.zeros(4 * SIDE * SIDE, dtype=torch.uint8), "i32", SIDE)
+        cpu_bytes.linear_bytes(x.repeat(2).expand(1, SIDE), square, 0, 48, x.repeat(2).reshape(1, SIDE))
     kernels.matmul_stored(x[:1].reshape(1, 1), matrix, 0, 48, x.reshape(1, 8).clone())
     kernels.unpack_bits(kernels.zeros(x, 0, 3), (8,))
     kernels.xor_of_products(pads.reshape(2, -1), torch.tensor([[0, 1]]), torch.tensor([1]))

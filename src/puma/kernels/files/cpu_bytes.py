@@ -1,0 +1,172 @@
+"""Products of many rows with matrices of files, byte by byte in tiles (amx.py): words of the rows are cut into octets
+once, and numbers of the matrix, a strip of rows at a time, into digits that stay in the first-level cache.
+
+A number of more than three digits makes a product with words of its piece of the strip. It must not know what the
+matrices are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from puma import pool
+from puma.kernels.cpu_matmul import dots
+from puma.kernels.files.amx import (
+    DEPTH,
+    DIGITS,
+    OCTETS,
+    SETTINGS,
+    SIDE,
+    TILE,
+    add_up_5,
+    add_up_6,
+    configure,
+    granted,
+    lay_5,
+    lay_6,
+    product_5_2,
+    product_5_3,
+    product_6_2,
+    product_6_3,
+    release,
+)
+from puma.kernels.files.cutting import cut_bf16, cut_f16, cut_f32, cut_words
+from puma.kernels.files.reading import BF16, F16, F32, laid, put
+from puma.kernels.stored import Stored
+from puma.kernels.tiles import LANES, NARROW_BITS
+from puma.kernels.views import compiled, octets_at, span
+
+_ROWS = 128  # of a, whose octets stay in the second-level cache for
+_BLOCKS = 16  # blocks of columns of the matrix
+_LEAST = 1 << 18  # numbers that a thread makes digits of at least
+_LEAST_ROWS = 2 * SIDE  # of a thread that lays octets
+_U = np.uint64
+
+
+def able(matrix: Stored, bits: int) -> bool:
+    """Whether this processor can, and the ring is small enough."""
+    return bits <= 8 * OCTETS[-1] and matrix.columns > 0 and matrix.columns % SIDE == 0 and granted()
+
+
+def linear_bytes(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> None:
+    """out += a @ w^T for the words w of a matrix of whole strips of SIDE rows, `able`."""
+    for first in range(0, a.shape[0], _ROWS):
+        _some_rows(a[first : first + _ROWS], matrix, frac, bits, out[first : first + _ROWS])
+
+
+def _some_rows(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> None:
+    octets = OCTETS[0] if bits <= 8 * OCTETS[0] else OCTETS[1]
+    numbers, tiles, blocks = laid(matrix, frac), -(-a.shape[0] // SIDE), -(-matrix.columns // DEPTH)
+    left, result, sizes = span(a), span(out), (a.stride(0), a.shape[0], matrix.columns, octets, blocks)
+    laid_out, place = _lines(tiles * blocks * octets)
+
+    def lay(low: int, high: int) -> None:
+        _lay(left, *sizes, np.zeros((SIDE, LANES), np.int64), place, low, high)
+
+    def multiply(low: int, high: int) -> None:
+        room, digits = _lines(_BLOCKS * DIGITS + octets)
+        words, edge = np.empty((SIDE, _BLOCKS * DEPTH), np.int64), np.empty((SIDE, SIDE), np.int64)
+        rooms, whither = (words, edge, digits), (result, out.stride(0))
+        _linear(left, *sizes, place, bits <= NARROW_BITS, *numbers, *rooms, *whither, SETTINGS, low, high)
+        del room  # which compiled code is told the place of
+
+    pool.split(lay, tiles, _LEAST_ROWS // SIDE)
+    pool.split(multiply, matrix.rows // SIDE, -(-_LEAST // (SIDE * matrix.columns)))
+    del laid_out
+
+
+def _lines(tiles: int) -> tuple[np.ndarray, int]:
+    """Room for so many tiles of zeros, and where in it a line of the cache begins; the room has to be kept."""
+    room = np.zeros(tiles * TILE + DEPTH, np.uint8)
+    return room, room.ctypes.data + (-room.ctypes.data) % DEPTH
+
+
+# What addresses are taken of is made above: compiled code lets go of an array whose name it needs no more.
+
+
+@compiled
+def _lay(a, a_stride, n, k, octets, blocks, edge, place, low, high):
+    """Tiles low .. high of rows as octets."""
+    for tile in range(low, high):
+        first = tile * SIDE
+        for column in range(0, k, LANES):
+            to = place + (tile * blocks + column // DEPTH) * octets * TILE + (column % DEPTH // 4) * DEPTH
+            begin, stride = a[first * a_stride + column :].ctypes.data, a_stride
+            if first + SIDE > n:
+                for r in range(n - first):
+                    for i in range(LANES):
+                        edge[r, i] = a[(first + r) * a_stride + column + i]
+                begin, stride = edge.ctypes.data, LANES
+            if octets == 5:
+                lay_5(begin, to, stride, 0)
+            else:
+                lay_6(begin, to, stride, 0)
+
+
+@compiled
+def _linear(
+    a, a_stride, n, k, octets, blocks, place, narrow, kind, source, factors, words, edge, digits, c, c_stride, settings,
+    low, high
+):  # fmt: skip
+    sums = digits + _BLOCKS * DIGITS * TILE
+    configure(settings.ctypes.data)
+    for block in range(0, blocks, _BLOCKS):
+        some = min(_BLOCKS, blocks - block)
+        left, depth = block * DEPTH, min(some * DEPTH, k - block * DEPTH)
+        if depth % DEPTH:
+            octets_at(digits, _BLOCKS * DIGITS * TILE)[:] = np.uint8(0)
+        for strip in range(low, high):
+            row = strip * SIDE
+            count = _digits(kind, source, factors, row * k + left, k, left, depth, words, digits)
+            if count > DIGITS:
+                for r in range(SIDE):
+                    put(kind, source, factors, (row + r) * k + left, left, words[r], 0, depth)
+                flat = words.reshape(-1)
+                dots(narrow, a, left, a_stride, flat, 0, _BLOCKS * DEPTH, c, row, c_stride, n, depth, SIDE)
+                continue
+            for first in range(0, n, SIDE):
+                there = place + ((first // SIDE) * blocks + block) * octets * TILE
+                if octets == 5 and count == 2:
+                    product_5_2(digits, there, sums, some)
+                elif octets == 5:
+                    product_5_3(digits, there, sums, some)
+                elif count == 2:
+                    product_6_2(digits, there, sums, some)
+                else:
+                    product_6_3(digits, there, sums, some)
+                if first + SIDE <= n:
+                    _added(octets, sums, c[first * c_stride + row :].ctypes.data, c_stride)
+                else:
+                    edge[:] = 0
+                    _added(octets, sums, edge.ctypes.data, SIDE)
+                    for r in range(n - first):
+                        for i in range(SIDE):
+                            c[(first + r) * c_stride + row + i] += edge[r, i]
+    release()
+
+
+@compiled
+def _added(octets, sums, place, stride):
+    if octets == 5:
+        add_up_5(sums, place, stride, 0)
+    else:
+        add_up_6(sums, place, stride, 0)
+
+
+@compiled
+def _digits(kind, source, factors, at, stride, column, depth, words, place):
+    """Digits of SIDE rows of so many numbers, in blocks of DIGITS tiles; how many it takes, more if they do not do."""
+    seen, scale = _U(0), factors.ctypes.data + 4 * column
+    for r in range(SIDE):
+        begin, to = at + r * stride, place + r * DEPTH
+        if kind == BF16:
+            seen |= cut_bf16(source.ctypes.data + 2 * begin, scale, to, depth)
+        elif kind == F16:
+            seen |= cut_f16(source.ctypes.data + 2 * begin, scale, to, depth)
+        elif kind == F32:
+            seen |= cut_f32(source.ctypes.data + 4 * begin, scale, to, depth)
+        else:
+            put(kind, source, factors, begin, column, words[r], 0, depth)
+            seen |= cut_words(words[r].ctypes.data, 0, to, depth)
+    return DIGITS + 1 if seen >> _U(24) else DIGITS if seen >> _U(16) else DIGITS - 1
