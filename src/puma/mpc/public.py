@@ -101,10 +101,12 @@ class Public(Share):
         assert bits <= self.bits
         return Public(self.party, self.shape, bits, self.frac, self._matrix, self._words, self._touch)
 
-    def product(self, left: Tensor, kernel: Kernel, columns: int, bits: int) -> Tensor:
-        """Rows (..., k) times it (..., columns), by `linear_stored` or `matmul_stored`."""
+    def product(self, left: Tensor, kernel: Kernel, columns: int, bits: int, more: Tensor | None = None) -> Tensor:
+        """Rows (..., k) times it (..., columns), by `linear_stored` or `matmul_stored`, and to each row `more`
+        (columns,)."""
         rows = left.reshape(-1, left.shape[-1])
-        out = rows.new_zeros((rows.shape[0], columns))
+        shape = (rows.shape[0], columns)
+        out = rows.new_zeros(shape) if more is None else more.expand(shape).clone(memory_format=torch.contiguous_format)
         if self._words is not None or self._matrix is None:
             flat = self.words if kernel is kernels.matmul_stored else self.words.transpose(-1, -2)
             kernels.matmul(rows, flat, bits, out=out)
@@ -159,11 +161,15 @@ def own_part(x: Share | Additive, multiply: Callable[[Tensor], Tensor], shape: t
     return ahead.known(lambda: multiply(-x.mask), shape, bits)
 
 
-def linear(x: Share | Additive, weight: Public) -> Additive:
-    """x @ weight^T for a matrix (out, in); local."""
-    shape, bits = (*x.shape[:-1], weight.shape[0]), min(x.bits, weight.bits)
-    part = own_part(x, lambda t: weight.product(t, kernels.linear_stored, shape[-1], bits), shape, bits)
-    return Additive(x.party, part, bits, x.frac + weight.frac, dealt=False)
+def linear(x: Share | Additive, weight: Public, bias: Public | None = None) -> Additive:
+    """x @ weight^T + bias for a matrix (out, in); local. P1's part begins with the bias, which costs nothing then."""
+    shape, bits, frac = (*x.shape[:-1], weight.shape[0]), min(x.bits, weight.bits), x.frac + weight.frac
+    if bias is not None and bias.frac > frac:
+        return linear(x, weight) + bias
+    more = bias.words << (frac - bias.frac) if bias is not None and bias.known and x.party.rank == FIRST else None
+    part = own_part(x, lambda t: weight.product(t, kernels.linear_stored, shape[-1], bits, more), shape, bits)
+    bits = bits if bias is None else min(bits, bias.bits + frac - bias.frac)
+    return Additive(x.party, part, bits, frac, dealt=False)
 
 
 def matmul(x: Share | Additive, weight: Public) -> Additive:

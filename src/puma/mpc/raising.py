@@ -158,15 +158,19 @@ def times(x: Operand, y: Operand) -> Additive:
 
 
 @declares("local", "section 3", local)
-def linear(x: Operand, weight: Share) -> Additive:
-    """x @ weight^T for a matrix (out, in), which is public if x was raised; local.
+def linear(x: Operand, weight: Share, bias: Share | None = None) -> Additive:
+    """x @ weight^T + bias for a matrix (out, in), which is public if x was raised; local.
 
     Then halves of the right mask are all that it takes: the dealer, who lacks a term of the mask, has no part.
     """
+    if isinstance(weight, Public) and isinstance(bias, Public):
+        return known.linear(x if isinstance(x, Share) else whole(x), weight, bias)
     if isinstance(x, Share):
-        return arithmetic.linear(x, weight)
-    assert isinstance(weight, Public), "what grows in a product with a secret matrix has to be lifted before"
-    return known.linear(whole(x), weight)
+        result = arithmetic.linear(x, weight)
+    else:
+        assert isinstance(weight, Public), "what grows in a product with a secret matrix has to be lifted before"
+        result = known.linear(whole(x), weight)
+    return result if bias is None else result + bias
 
 
 def squared_cost(x: Operand) -> Cost:

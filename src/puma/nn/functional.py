@@ -77,8 +77,7 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     """x @ weight^T + bias, weight (out, in). The secure result is untruncated: adding to it is free."""
     if isinstance(x, Tensor):
         return tf.linear(x, weight, bias)
-    result = raising.linear(_entering(x, weight), weight)
-    return result if bias is None else result + bias
+    return raising.linear(_entering(x, weight), weight, bias)
 
 
 @declares("formatted; what cannot be lifted is noted", "section 3")
