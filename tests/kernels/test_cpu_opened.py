@@ -12,7 +12,21 @@ from puma.kernels import plain
 from puma.kernels.rounds import cpu_opened, message
 from tests.kernels.words import views, words
 
-RINGS = [(1, 0), (2, 1), (8, 0), (13, 4), (34, 10), (48, 0), (52, 4), (56, 8), (63, 1), (64, 0), (64, 63)]
+RINGS = [
+    (1, 0),
+    (2, 1),
+    (8, 0),
+    (13, 4),
+    (25, 2),
+    (32, 2),
+    (34, 10),
+    (48, 0),
+    (52, 4),
+    (56, 8),
+    (63, 1),
+    (64, 0),
+    (64, 63),
+]
 SIZES = [(), (0,), (1,), (7,), (3, 5), (2, 1100)]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from puma import kernels
-from puma.kernels import plain
+from puma.kernels import cpu_wire, plain
 from tests.kernels.words import views, words
 
 
@@ -24,6 +24,18 @@ def test_words_cross_the_wire_in_every_ring(bits: int) -> None:
             got = getattr(kernels, unpack)(sent, bits, (count,))
             assert torch.equal(got, getattr(plain, unpack)(sent, bits, (count,)))
             assert torch.equal(got, plain.reduce(x, bits))
+
+
+@pytest.mark.parametrize("bits", range(1, 65))
+def test_nothing_is_written_behind_the_last_byte(bits: int) -> None:
+    for count in (1, 8, 9, 64, 67):
+        size = (count * bits + 7) // 8
+        room = torch.full((size + 80,), 0xA5, dtype=torch.uint8)
+        cpu_wire.pack_to(words(count), bits, room.data_ptr())
+        assert torch.equal(room[:size], plain.pack(words(count), bits)) and bool((room[size:] == 0xA5).all()), count
+        out = torch.full((count + 10,), 7)
+        cpu_wire.unpacked(count, room.data_ptr(), out.data_ptr(), bits)
+        assert torch.equal(out[:count], plain.reduce(words(count), bits)) and bool((out[count:] == 7).all()), count
 
 
 @pytest.mark.parametrize("bits", [3, 8, 20, 48, 63])

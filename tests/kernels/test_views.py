@@ -53,7 +53,7 @@ def test_code_is_of_one_origin_only(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     before, after = found
     changed = {name for name in before if before[name] != after[name]}
     assert {"cpu_matmul.py", "cpu_packed.py", "cpu_stored.py"} <= changed
-    assert before["cpu_wire.py"] == after["cpu_wire.py"] == views.origin(Path(views.__file__).with_name("cpu_wire.py"))
+    assert before["cpu_bits.py"] == after["cpu_bits.py"] == views.origin(Path(views.__file__).with_name("cpu_bits.py"))
 
 
 def test_code_for_another_processor_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

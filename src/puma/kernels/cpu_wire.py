@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from puma import pool
+from puma.kernels.rounds.eights import EACH, EIGHTS, LAYS, LEAST, MOST, pack_eights, unpack_eights
 from puma.kernels.views import compiled, lying, octets, octets_at, words_at
 
 _LEAST = 1 << 16  # words that a thread takes at least: some 60 us
@@ -40,7 +41,7 @@ def pack_to(x: Tensor, bits: int, place: int) -> None:
         return
     x = lying(x)
     source = x.data_ptr()
-    if bits % 8 == 0:
+    if bits % 8 == 0 and not (EIGHTS and bits <= MOST):
         _pack_bytes_to(count, source, place, bits)
     elif count < 2 * _LEAST:
         bits_packed(count, source, place) if bits == 1 else _pack(count, source, place, bits)
@@ -187,7 +188,17 @@ read, write = _access(write=False), _access(write=True)
 
 
 @compiled
+def in_eights(count, bits):
+    """In compiled code: how many of so many words are put together eight at a time."""
+    return count & -8 if EIGHTS and LEAST <= bits <= MOST else 0
+
+
+@compiled
 def _pack(count, source, place, bits):
+    whole = in_eights(count, bits)
+    if whole:
+        pack_eights(whole >> 3, bits, LAYS[EACH * bits :].ctypes.data, source, place)
+        source, place, count = source + 8 * whole, place + (whole >> 3) * bits, count - whole
     x, out = words_at(source, count), octets_at(place, (count * bits + 7) // 8)
     mask, held, filled, at = _ONES >> np.uint64(64 - bits), np.uint64(0), 0, 0
     for i in range(count):
@@ -206,6 +217,10 @@ def _pack(count, source, place, bits):
 
 @compiled
 def _unpack(count, place, result, bits):
+    whole = in_eights(count, bits)
+    if whole:
+        unpack_eights(whole >> 3, bits, LAYS[EACH * bits :].ctypes.data, place, result)
+        place, result, count = place + (whole >> 3) * bits, result + 8 * whole, count - whole
     buffer, out = octets_at(place, (count * bits + 7) // 8), words_at(result, count)
     mask = _ONES >> np.uint64(64 - bits)
     # the last words byte by byte: a whole read would end behind the buffer
@@ -323,7 +338,7 @@ def unpacked(count, place, result, bits):
     """In compiled code: so many words, as `pack` wrote them behind one address, written behind another."""
     if bits == 1:
         _unpack_bits(count, place, result)
-    elif bits % 8 == 0:
+    elif bits % 8 == 0 and not (EIGHTS and bits <= MOST):
         _unpack_bytes(count, place, result, bits // 8, 64 - bits)
     else:
         _unpack(count, place, result, bits)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from puma import pool
 from puma.kernels import plain
-from puma.kernels.cpu_wire import unpacked, write
+from puma.kernels.cpu_wire import in_eights, unpacked, write
+from puma.kernels.rounds.eights import EACH, LAYS, pack_eights_less
 from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _LEAST = 1 << 16  # words that a thread takes at least: some 60 us
@@ -102,6 +103,12 @@ def _sum(count: int, places: tuple[int, int, int, int, int], *numbers: int) -> N
 
 @compiled
 def _pack_less(count, source, less, place, before, spare, drop, width):
+    whole = in_eights(count, width)
+    if whole:
+        lay = LAYS[EACH * width :].ctypes.data
+        pack_eights_less(whole >> 3, width, lay, source, less, place, before, spare, drop)
+        source, less, place = source + 8 * whole, less + 8 * whole, place + (whole >> 3) * width
+        count -= whole
     x, y, out = words_at(source, count), words_at(less, count), octets_at(place, (count * width + 7) // 8)
     first, left, right, mask = _U(before), _U(spare), _U(drop), _ONES >> _U(64 - width)
     held, filled, at = _U(0), 0, 0
