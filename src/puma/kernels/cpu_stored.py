@@ -23,7 +23,8 @@ from puma.kernels.cpu_few_stored import KINDS as FLOATING
 from puma.kernels.cpu_matmul import SHALLOW, TURNED, dots, spreads, streams
 from puma.kernels.files.amx import SIDE
 from puma.kernels.files.cpu_bytes import able, linear_bytes
-from puma.kernels.files.reading import BF16, F16, F32, MAGIC, MAGIC_WORD, laid, put
+from puma.kernels.files.reading import BF16, F16, F32, laid, put
+from puma.kernels.files.sixteens import MAGIC, MAGIC_WORD
 from puma.kernels.stored import Stored
 from puma.kernels.tiles import FUSED, LANES, NARROW_BITS, VECTOR, WIDE, Tile
 from puma.kernels.views import compiled, span

@@ -31,9 +31,9 @@ from puma.kernels.files.amx import (
     product_6_3,
     release,
 )
-from puma.kernels.files.cutting import cut_bf16, cut_f16, cut_f32, cut_words
-from puma.kernels.files.reading import BF16, F16, F32, laid, put
-from puma.kernels.stored import Stored
+from puma.kernels.files.cutting import cut_of, cut_words
+from puma.kernels.files.reading import BF16, F16, F32, I32, I64, Q4_0, Q4_1, Q4_K, Q6_K, Q8_0, laid, put
+from puma.kernels.stored import BLOCKS, Stored
 from puma.kernels.tiles import LANES, NARROW_BITS
 from puma.kernels.views import compiled, octets_at, span
 
@@ -41,7 +41,8 @@ _ROWS = 128  # of a, whose octets stay in the second-level cache for
 _BLOCKS = 16  # blocks of columns of the matrix
 _LEAST = 1 << 18  # numbers that a thread makes digits of at least
 _LEAST_ROWS = 2 * SIDE  # of a thread that lays octets
-_U = np.uint64
+_cut_bf16, _cut_f16, _cut_f32 = map(cut_of, ("bf16", "f16", "f32"))
+_cut_q8_0, _cut_q4_0, _cut_q4_1, _cut_q4_k, _cut_q6_k, _cut_q4_z = map(cut_of, BLOCKS)
 
 
 def able(matrix: Stored, bits: int) -> bool:
@@ -157,16 +158,33 @@ def _added(octets, sums, place, stride):
 @compiled
 def _digits(kind, source, factors, at, stride, column, depth, words, place):
     """Digits of SIDE rows of so many numbers, in blocks of DIGITS tiles; how many it takes, more if they do not do."""
-    seen, scale = _U(0), factors.ctypes.data + 4 * column
+    seen = np.uint64(0)
     for r in range(SIDE):
         begin, to = at + r * stride, place + r * DEPTH
         if kind == BF16:
-            seen |= cut_bf16(source.ctypes.data + 2 * begin, scale, to, depth)
+            seen |= _cut_bf16(source, 2 * begin, factors, column, to, depth)
         elif kind == F16:
-            seen |= cut_f16(source.ctypes.data + 2 * begin, scale, to, depth)
+            seen |= _cut_f16(source, 2 * begin, factors, column, to, depth)
         elif kind == F32:
-            seen |= cut_f32(source.ctypes.data + 4 * begin, scale, to, depth)
-        else:
+            seen |= _cut_f32(source, 4 * begin, factors, column, to, depth)
+        elif kind in (I32, I64):
             put(kind, source, factors, begin, column, words[r], 0, depth)
-            seen |= cut_words(words[r].ctypes.data, 0, to, depth)
-    return DIGITS + 1 if seen >> _U(24) else DIGITS if seen >> _U(16) else DIGITS - 1
+            seen |= cut_words(words[r], 0, factors, 0, to, depth)
+        else:
+            seen |= _of_block(kind, source, begin, factors, column, to, depth)
+    return DIGITS + 1 if seen >> np.uint64(24) else DIGITS if seen >> np.uint64(16) else DIGITS - 1
+
+
+@compiled
+def _of_block(kind, source, at, factors, column, to, depth):
+    if kind == Q8_0:
+        return _cut_q8_0(source, at // 32 * 34, factors, column, to, depth)
+    if kind == Q4_0:
+        return _cut_q4_0(source, at // 32 * 18, factors, column, to, depth)
+    if kind == Q4_1:
+        return _cut_q4_1(source, at // 32 * 20, factors, column, to, depth)
+    if kind == Q4_K:
+        return _cut_q4_k(source, at // 256 * 144, factors, column, to, depth)
+    if kind == Q6_K:
+        return _cut_q6_k(source, at // 256 * 210, factors, column, to, depth)
+    return _cut_q4_z(source, at // 32 * 20, factors, column, to, depth)
