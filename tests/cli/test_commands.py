@@ -280,7 +280,7 @@ def test_doctor(puma: Run) -> None:
     found = puma("doctor", "--json").json
     assert list(found) == ["versions", "processor", "memory_gib", "kernels", "selftest"]
     assert {"puma", "python", "torch", "numba", "cryptography"} <= set(found["versions"])
-    assert {"model", "cores", "aes", "avx2", "avx512f"} == set(found["processor"])
+    assert {"model", "cores", "aes", "avx2", "avx512f", "amx_int8"} == set(found["processor"])
     assert found["selftest"]["ok"] and found["selftest"]["max_abs_error"] < 0.002
     ran = puma("doctor")
     assert ran.code == 0 and "self-test    passed" in ran.out

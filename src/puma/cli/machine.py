@@ -12,7 +12,7 @@ from typing import Any
 from puma.version import VERSION
 
 PACKAGES = ("torch", "numba", "numpy", "cryptography", "msgspec", "safetensors", "tokenizers")
-FEATURES = {"aes": "AES-NI", "avx2": "AVX2", "avx512f": "AVX-512"}
+FEATURES = {"aes": "AES-NI", "avx2": "AVX2", "avx512f": "AVX-512", "amx_int8": "AMX"}
 
 
 def summary() -> str:
