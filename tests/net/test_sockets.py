@@ -9,7 +9,7 @@ import pytest
 
 from puma import config
 from puma.errors import ConfigError, HandshakeError, PeerLost, UsageError
-from puma.net import tcp
+from puma.net import sockets, tcp
 from puma.net.guard import is_loopback
 from puma.net.sockets import HERE
 
@@ -67,3 +67,18 @@ def test_no_user_can_name_it():
     for address in (f"{HERE}:7700", f"[{HERE}]:7700"):
         with pytest.raises(ConfigError, match="not an address"):
             config.split_address(address)
+
+
+def test_where_the_system_forbids_them_processes_meet_at_ports(monkeypatch):
+    """Some sandboxes refuse the name, others the way to it."""
+    assert sockets.local() == HERE
+    for step in ("served", "reached"):
+
+        def refused(*_):
+            raise PermissionError(1, "Operation not permitted")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(sockets, step, refused)
+            assert sockets.local.__wrapped__() == "127.0.0.1", step
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert sockets.local.__wrapped__() == "127.0.0.1"

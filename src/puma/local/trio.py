@@ -31,9 +31,8 @@ from puma.local import nursery
 from puma.local.nursery import PartyProcess
 from puma.local.sharing import open_up, share
 from puma.models.config import Config
-from puma.net import Link
+from puma.net import Link, sockets
 from puma.net.handshake import Identity
-from puma.net.sockets import LOCAL
 from puma.net.tcp import dial
 from puma.nn.paper import PROFILES, SPLINE
 from puma.store import folders
@@ -120,7 +119,7 @@ class Trio:
         where = None if store is None else Path(arguments.path_like(store, "store")).absolute()
         self.store = where and folders.private_folder(where)
         self._program, self._route = program, route or _straight
-        self._host = LOCAL if route is None else "127.0.0.1"
+        self._host = sockets.local() if route is None else "127.0.0.1"
         self._identity: Identity | None = None
         self._ports: list[int] = []
         self._keys: list[str] = []  # by which the parties sign

@@ -14,12 +14,24 @@ import struct
 import sys
 
 HERE = "@"
-LOCAL = HERE if sys.platform == "linux" else "127.0.0.1"  # for processes of one machine, whatever it is
+_LOOPBACK = "127.0.0.1"
 SOCKET_BYTES = 4 << 20
 BACKLOG = 128  # who may wait to be let in
 # A machine that is gone without a word is noticed after 3 + 3 * 2 seconds: the inbound socket of a link never has
 # anything unacknowledged on its way out, so the system's probes decide alone, whatever its peer is too busy to read.
 PROBES = {socket.TCP_KEEPIDLE: 3, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
+
+
+@functools.cache
+def local() -> str:
+    """Where processes of this machine meet: HERE, unless it is none of Linux or a sandbox forbids that."""
+    if sys.platform != "linux":
+        return _LOOPBACK
+    try:
+        with served(HERE, 0) as listening, reached(*address(listening), 1):
+            return HERE
+    except OSError:
+        return _LOOPBACK
 
 
 def served(host: str, port: int) -> socket.socket:
