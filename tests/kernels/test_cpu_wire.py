@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+
 import pytest
 import torch
 
@@ -36,6 +39,21 @@ def test_nothing_is_written_behind_the_last_byte(bits: int) -> None:
         out = torch.full((count + 10,), 7)
         cpu_wire.unpacked(count, room.data_ptr(), out.data_ptr(), bits)
         assert torch.equal(out[:count], plain.reduce(words(count), bits)) and bool((out[count:] == 7).all()), count
+
+
+def test_nothing_behind_the_last_byte_is_read() -> None:
+    """Where a page ends that nobody may read on from, as far as the system can tell."""
+    page, room = mmap.PAGESIZE, mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    view = torch.frombuffer(room, dtype=torch.uint8)
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(view.data_ptr() + page), page, 0) == 0
+    for bits in range(1, 65):
+        for count in (1, 8, 9, 64, 67):
+            sent = kernels.pack(words(count), bits)
+            there = view[page - sent.numel() : page]
+            there.copy_(sent)
+            assert torch.equal(kernels.unpack(there, bits, (count,)), plain.reduce(words(count), bits)), (bits, count)
+            cpu_wire.pack_to(words(count, seed=1), bits, there.data_ptr())
+            assert torch.equal(there, plain.pack(words(count, seed=1), bits)), (bits, count)
 
 
 @pytest.mark.parametrize("bits", [3, 8, 20, 48, 63])

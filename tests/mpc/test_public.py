@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from puma import kernels
+from puma.mpc import public, raising
 from puma.mpc.arithmetic import lift, linear, matmul, multiply, truncated
 from puma.mpc.party import DEALER, FIRST, SECOND, Party
 from puma.mpc.public import LookedUp, Public
@@ -35,6 +36,39 @@ def test_products_are_those_of_the_words_and_none_is_the_dealers(bits: int, kept
         products = [r[i] for r in results]
         assert torch.equal(added(products), kernels.signed(expected, bits)), i
         assert not any(z.dealt for z in products) and products[DEALER].silent
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["words", "numbers"])
+@pytest.mark.parametrize(("bits", "frac", "rows"), [(48, 18, 5), (40, 18, 5), (64, 40, 5), (48, 18, 1), (30, 10, 5)])
+def test_a_product_begins_with_its_bias(bits: int, frac: int, rows: int, kept: bool) -> None:
+    """In the ring that a sum with it has, whichever has more fraction bits, and as often as one likes."""
+    bias, x = sample(30, seed=2) * 2.0**-12, X[:rows]
+
+    def compute(party: Party) -> list[Additive]:
+        w, b = given_public(party, TABLE, 48, 18, kept), given_public(party, bias, bits, frac, kept)
+        share, additive = given(party, x, 48, 14), given_additive(party, x, 48, 14, dealt=False)
+        own = [public.linear(each, w, b) for each in (share, additive)]
+        return [*own, raising.linear(share, w, b), raising.linear(share, w) + b]
+
+    results = parties(compute)
+    *found, expected = ([r[i] for r in results] for i in range(4))
+    assert {(z.bits, z.frac, z.dealt) for each in found for z in each} == {(e.bits, e.frac, e.dealt) for e in expected}
+    exact = words_of(x, 14) @ words_of(TABLE, 18).T
+    exact = (exact << max(0, frac - 32)) + (words_of(bias, frac) << max(0, 32 - frac))
+    for each in (*found, expected):
+        assert torch.equal(added(each), kernels.signed(exact, each[0].bits))
+
+
+def test_a_bias_of_another_shape_is_added() -> None:
+    """As it would be alone: at all parties alike."""
+    x, bias = sample(2, 5, 24), sample(5, 30, seed=2)
+
+    def compute(party: Party) -> Additive:
+        w, b = given_public(party, TABLE, 48, 18), given_public(party, bias, 48, 18)
+        return raising.linear(given(party, x, 48, 14), w, b)
+
+    exact = words_of(x, 14) @ words_of(TABLE, 18).T + (words_of(bias, 18) << 14)
+    assert torch.equal(added(parties(compute)), kernels.signed(exact, 48))
 
 
 def test_the_dealer_holds_nothing_and_the_second_part_knows_no_input() -> None:

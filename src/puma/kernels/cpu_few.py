@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding, ir
-from numba import config, types
+from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from puma.kernels.tiles import LANES, NARROWLY, QUARTERED, VECTOR, WIDE, ZERO, Tile, by_mode
+from puma.kernels.tiles import LANES, NARROWLY, QUARTERED, VECTOR, WIDE, ZERO, Tile, by_mode, has
 from puma.kernels.views import compiled
 
 WIDTH, SMALL = 6, 5  # bytes of a word for which there is a shuffle: of weights, and of gates
@@ -27,8 +27,7 @@ _I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 _OCTETS, _QUADS, _FLAGS = ir.VectorType(_I8, 64), ir.VectorType(_I32, 16), ir.VectorType(_I1, 16)
 _NOTHING = 63  # a byte behind eight words, which is zero in a register
 _SIXTEEN = ir.VectorType(_I8, 16)
-# whether one instruction moves bytes anywhere within 64; numba may be told to compile for another CPU than this one
-ANYWHERE = not getattr(config, "CPU_NAME", None) and bool(binding.get_host_cpu_features().get("avx512vbmi", False))
+ANYWHERE = has("avx512vbmi")  # whether one instruction moves bytes anywhere within 64
 
 
 def eight_words(builder: Any, place: Any, ahead: Any, width: Any, anywhere: bool = ANYWHERE) -> Any:

@@ -53,7 +53,7 @@ def linear_stored(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) 
     if not min(a.shape[0], matrix.rows, matrix.columns):
         return out
     a, tiled = a if a.stride(-1) == 1 else a.contiguous(), 0
-    if a.shape[0] >= _TILED and able(matrix, bits):
+    if a.shape[0] >= _TILED and matrix.rows >= SIDE and able(matrix, bits):
         tiled = matrix.rows - matrix.rows % SIDE
         linear_bytes(a, matrix.part(0, tiled), frac, bits, out)
     return _linear_words(a, matrix.part(tiled, matrix.rows), frac, bits, out, tiled)

@@ -77,7 +77,7 @@ def numbers(matrix: Stored) -> Tensor:
 
 
 def _half(blocks: Tensor, at: int) -> Tensor:
-    return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
+    return blocks[:, at : at + 2].clone().view(torch.float16).float()  # which may lie at an odd place
 
 
 def _signed(blocks: Tensor) -> Tensor:

@@ -21,14 +21,20 @@ from numba.extending import intrinsic
 
 LANES = 8
 WIDE, NARROW, CHOOSING = 0, 1, 2  # modulo 2^64; modulo 2^NARROW_BITS; the words that a is -1 at, modulo 2^64
-# numba may be told to compile for another CPU than this one, or for instructions that it has
-_OTHER_CPU, _FEATURES = getattr(config, "CPU_NAME", None), getattr(config, "CPU_FEATURES", None)
-FUSED = not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512ifma", False))
-QUARTERED = not FUSED and (
-    "+avx2" in _FEATURES.split(",")
-    if _FEATURES is not None
-    else not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx2", False))
-)
+
+
+def has(*names: str) -> bool:
+    """Whether the processor that is compiled for has all of these features, by LLVM's names. numba may be told to
+    compile for another one than this, or for instructions that it has."""
+    features = getattr(config, "CPU_FEATURES", None)
+    if features is not None:
+        return {f"+{name}" for name in names} <= {each.strip() for each in features.split(",")}
+    found = {} if getattr(config, "CPU_NAME", None) else binding.get_host_cpu_features()
+    return all(found.get(name, False) for name in names)
+
+
+FUSED = has("avx512ifma")
+QUARTERED = not FUSED and has("avx2")
 NARROW_BITS = 48 if QUARTERED else 52
 NARROWLY = [NARROW] if FUSED or QUARTERED else []
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))

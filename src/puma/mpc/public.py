@@ -164,7 +164,7 @@ def own_part(x: Share | Additive, multiply: Callable[[Tensor], Tensor], shape: t
 def linear(x: Share | Additive, weight: Public, bias: Public | None = None) -> Additive:
     """x @ weight^T + bias for a matrix (out, in); local. P1's part begins with the bias, which costs nothing then."""
     shape, bits, frac = (*x.shape[:-1], weight.shape[0]), min(x.bits, weight.bits), x.frac + weight.frac
-    if bias is not None and bias.frac > frac:
+    if bias is not None and (bias.frac > frac or bias.shape != shape[-1:]):
         return linear(x, weight) + bias
     more = bias.words << (frac - bias.frac) if bias is not None and bias.known and x.party.rank == FIRST else None
     part = own_part(x, lambda t: weight.product(t, kernels.linear_stored, shape[-1], bits, more), shape, bits)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from puma import kernels
-from puma.kernels import Stored, plain
+from puma.kernels import Stored, cpu_stored, plain
 from puma.kernels.files import amx, cpu_bytes
 from puma.kernels.startup import threads
-from puma.kernels.stored import KINDS
+from puma.kernels.stored import BLOCKS, KINDS
 from tests.cases import sample
 from tests.kernels.test_blocks import blocked
 from tests.kernels.test_cpu_stored import same, stored
@@ -44,22 +44,34 @@ def agree(a: torch.Tensor, matrix: Stored, frac: int, bits: int) -> bool:
     return same(out, expected, bits)
 
 
+def mixed(kind: str, rows: int, columns: int) -> Stored:
+    """A matrix of small numbers, but for a strip of larger ones and a number that is too large in every third strip;
+    it begins at an odd byte, and its columns have factors."""
+    numbers = sample(rows, columns, scale=50)
+    numbers[16:32] *= 2**6
+    numbers[32::48, columns // 2] = 2.0**14
+    matrix = held(numbers, kind)
+    factors = None if KINDS[kind][1] else 2.0 ** (torch.arange(columns) % 3) + sample(columns, seed=2).abs().float()
+    return matrix._replace(raw=torch.cat([matrix.raw[:1], matrix.raw])[1:], factors=factors)
+
+
 @tiled
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", [1, 34, 40, 41, 48])
 def test_every_kind_ring_and_remainder(kind: str, bits: int) -> None:
     """Rows of words by 16 and what is left, blocks of 64 columns and what is left, more than are taken at a time."""
-    for n, rows, columns in ((1, 16, 16), (16, 32, 64), (33, 16, 80), (20, 16, 1104), (150, 48, 1024)):
-        matrix = stored(kind, rows, columns, factors=True)
-        matrix = matrix._replace(raw=torch.cat([matrix.raw[:1], matrix.raw])[1:])
-        assert agree(words(n, columns), matrix, 18, bits), (n, rows, columns)
+    for n, rows, columns in ((1, 16, 16), (16, 32, 64), (33, 48, 80), (20, 48, 1104), (150, 48, 1024), (17, 32, 2064)):
+        matrix = mixed(kind, rows, columns)
+        assert agree(words(n, columns), matrix, 0, bits), (n, rows, columns)
+        assert agree(words(n, columns), matrix, 9, bits), (n, rows, columns)
 
 
 @tiled
 @pytest.mark.parametrize("kind", ["bf16", "f16", "f32"])
 def test_every_count_of_digits(kind: str) -> None:
     """Where one number needs a digit more, and where no three digits do: each on either side, and at the edge."""
-    edges = [2.0**15 - 129, 2.0**15 - 128, 2.0**15 - 127, 2.0**22 - 1, 2.0**22 - 0.5, 2.0**22, 2.0**23, 2.0**30]
+    small = [2.0**15 - 129, 2.0**15 - 128, 2.0**15 - 127]
+    edges = [*small, 2.0**22 - 1, 2.0**22 - 0.5, 2.0**22, 2.0**22 + 1, 2.0**22 + 2.0**16, 2.0**23, 2.0**30]
     for edge in [*edges, *(-edge for edge in edges)]:
         numbers = sample(32, 128, scale=100)
         numbers[17, 77] = edge
@@ -84,9 +96,12 @@ def test_ties_go_to_even() -> None:
 
 
 @tiled
-@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_k", "q6_k"])
+@pytest.mark.parametrize("kind", BLOCKS)
 def test_blocks_of_integers(kind: str) -> None:
-    assert agree(words(21, 1280), blocked(kind, 32, 1280), 18, 48)
+    """With so few fraction bits that two digits are enough, with more, and with too many."""
+    matrix = blocked(kind, 32, 2304, factors=True)
+    for frac in (3, 8, 18):
+        assert agree(words(21, 2304), matrix, frac, 48), frac
 
 
 @tiled
@@ -102,6 +117,24 @@ def test_what_is_left_of_the_rows_is_multiplied_too() -> None:
 @pytest.mark.usefixtures("three")
 def test_threads_share_rows_and_strips() -> None:
     assert agree(words(200, 1024), stored("bf16", 128, 1024), 18, 48)
+
+
+@tiled
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_place_among_words_is_the_same_either_way(kind: str) -> None:
+    """Infinite numbers, none at all, and the least ones: few rows, more, and many go different ways."""
+    numbers = sample(16, 32)
+    if not KINDS[kind][1]:
+        numbers[0, :4], numbers[1, 4] = torch.tensor([torch.inf, -torch.inf, torch.nan, 2.0**-24]), torch.inf
+    matrix = held(numbers, kind)
+    for bits in (34, 48):
+        row, all_of = torch.eye(32, dtype=torch.int64), torch.zeros((32, 16), dtype=torch.int64)
+        many = kernels.linear_stored(row.repeat(2, 1), matrix, 18, bits, all_of.repeat(2, 1))[:32]
+        few = torch.cat([kernels.linear_stored(part, matrix, 18, bits, all_of[:4].clone()) for part in row.split(4)])
+        without = cpu_stored._linear_words(row.repeat(2, 1), matrix, 18, bits, all_of.repeat(2, 1), 0)[:32]
+        spread = kernels.spread(matrix, 18).T
+        for other in (few, without, spread):
+            assert same(many, other, bits), bits
 
 
 @tiled

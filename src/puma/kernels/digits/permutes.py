@@ -13,26 +13,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import config, types
+from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from puma.kernels.digits.turning import shape
-from puma.kernels.tiles import LANES, VECTOR, WIDE, ZERO, Tile
+from puma.kernels.tiles import LANES, VECTOR, WIDE, ZERO, Tile, has
 from puma.kernels.views import compiled
 
 GROUP = 4  # entries per group: their sums are two registers
 _BLOCKS = 8  # eights of digits that a group is looked up for at once: their sums fit the registers, for two tables
 DIGITS = _BLOCKS * LANES
 _TWICE = 2 * LANES  # words of a register and its shifted copy
-# numba may be told to compile for another CPU than this one, or for instructions that it has
-_OTHER_CPU, _FEATURES = getattr(config, "CPU_NAME", None), getattr(config, "CPU_FEATURES", None)
-PERMUTES = int(  # not a truth value, which takes numba longer to look at
-    "+avx512f" in _FEATURES.split(",")
-    if _FEATURES is not None
-    else not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512f", False))
-)
+PERMUTES = int(has("avx512f"))  # not a truth value, which takes numba longer to look at
 _I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 
 

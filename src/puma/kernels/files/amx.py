@@ -4,7 +4,8 @@ brings words into tiles and sums of tiles back into words. It must not know what
 
 A word is `octets` unsigned bytes, and a number that meets it up to DIGITS signed ones: of the products of both, those
 that a ring of 8 `octets` bits keeps are added up by their place, a tile of sums for each. A process has to ask Linux
-for the tiles, once; each call sets them up, and gives them back.
+for the tiles, once, which from then on wants 11 kB and more for the stack of its signals (sigaltstack(2)); each call
+sets them up, and gives them back.
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 """
 
@@ -16,26 +17,19 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import config, types
+from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from puma.kernels.tiles import LANES, VECTOR, WIDE, Tile
+from puma.kernels.tiles import LANES, VECTOR, WIDE, Tile, has
 
 SIDE, DEPTH = 16, 64  # rows of a tile, and the bytes of each: columns of sums of 32 bits, or what these are sums over
 TILE = SIDE * DEPTH  # bytes
 DIGITS = 3  # of numbers, at most
 OCTETS = (5, 6)  # of words: with two tiles of factors, sums for six places are all that eight tiles hold
 _COUNTS = (2, DIGITS)  # of digits
-# numba may be told to compile for another CPU than this one, or for instructions that it has
-_OTHER_CPU, _FEATURES = getattr(config, "CPU_NAME", None), getattr(config, "CPU_FEATURES", None)
-_NEEDED = ("amx-tile", "amx-int8", "avx512vbmi")
-AMX = (
-    all(f"+{name}" in _FEATURES.split(",") for name in _NEEDED)
-    if _FEATURES is not None
-    else not _OTHER_CPU and all(binding.get_host_cpu_features().get(name, False) for name in _NEEDED)
-)
+AMX = has("amx-tile", "amx-int8", "avx512vbmi")
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18  # of Linux on x86-64: arch_prctl(2)
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _POINTER = _I8.as_pointer()
@@ -94,36 +88,30 @@ class Emitter(Tile):
         return self.builder.mul(count, _I64(each))
 
 
-def _intrinsic(count: int, emit: Callable[..., None]) -> Any:
+def _intrinsic(places: int, numbers: int, emit: Callable[..., None]) -> Any:
     """An intrinsic of so many addresses, and whole numbers behind them; without AMX it does nothing."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         if AMX:
-            places = [builder.inttoptr(value, _POINTER) for value in values[:count]]
-            emit(Emitter(builder), *places, *values[count:])
+            addresses = [builder.inttoptr(value, _POINTER) for value in values[:places]]
+            emit(Emitter(builder), *addresses, *values[places:])
         return context.get_dummy_value()
 
-    takes = types.int64
-    if emit.__code__.co_argcount == 1:
+    kind = types.void(*[types.int64] * (places + numbers))
 
-        @intrinsic
-        def none(typing: Any):  # type: ignore
-            return types.void(), generate
+    def none(typing: Any):  # type: ignore
+        return kind, generate
 
-        return none
-    if emit.__code__.co_argcount == 2:
+    def one(typing: Any, a):  # type: ignore
+        return kind, generate
 
-        @intrinsic
-        def one(typing: Any, a):  # type: ignore
-            return types.void(takes), generate
+    def three(typing: Any, a, b, c):  # type: ignore
+        return kind, generate
 
-        return one
-
-    @intrinsic
     def four(typing: Any, a, b, c, d):  # type: ignore
-        return types.void(takes, takes, takes, takes), generate
+        return kind, generate
 
-    return four
+    return intrinsic({0: none, 1: one, 3: three, 4: four}[places + numbers])
 
 
 def _product(octets: int, digits: int) -> Any:
@@ -154,7 +142,7 @@ def _product(octets: int, digits: int) -> Any:
         for place in range(octets):
             tile.call("tilestored64", _I8(place), tile.behind(out, place * TILE), line)
 
-    return _intrinsic(3, emit)
+    return _intrinsic(3, 1, emit)
 
 
 def _turned(tile: Emitter, rows: Values) -> Values:
@@ -173,7 +161,7 @@ def _turned(tile: Emitter, rows: Values) -> Values:
 def _lay(octets: int) -> Any:
     """An intrinsic: eight words of each of SIDE rows, `stride` words apart, as two rows of each of so many tiles."""
 
-    def emit(tile: Emitter, words: Any, out: Any, stride: Any, _: Any) -> None:
+    def emit(tile: Emitter, words: Any, out: Any, stride: Any) -> None:
         builder, rows = tile.builder, []
         order = ir.Constant(ir.VectorType(_I32, DEPTH), [8 * word + octet for octet in range(8) for word in range(8)])
         for r in range(SIDE):
@@ -184,14 +172,14 @@ def _lay(octets: int) -> Any:
             octet, half = divmod(at, 2)
             tile.store(line, tile.behind(out, octet * TILE + half * DEPTH))
 
-    return _intrinsic(2, emit)
+    return _intrinsic(2, 1, emit)
 
 
 def _add_up(octets: int) -> Any:
     """An intrinsic: sums of bytes by place, to which the words of `out` are added, turned: its rows, `stride` words
     apart, are the columns of sums."""
 
-    def emit(tile: Emitter, sums: Any, out: Any, stride: Any, _: Any) -> None:
+    def emit(tile: Emitter, sums: Any, out: Any, stride: Any) -> None:
         builder = tile.builder
         for first in (0, LANES):
             for column in (0, LANES):
@@ -209,11 +197,11 @@ def _add_up(octets: int) -> Any:
                     there = tile.behind(there, 8 * first)
                     tile.store(builder.add(tile.load(there), total), there)
 
-    return _intrinsic(2, emit)
+    return _intrinsic(2, 1, emit)
 
 
-configure = _intrinsic(1, lambda tile, settings: tile.call("ldtilecfg", settings))
-release = _intrinsic(0, lambda tile: tile.call("tilerelease"))
+configure = _intrinsic(1, 0, lambda tile, settings: tile.call("ldtilecfg", settings))
+release = _intrinsic(0, 0, lambda tile: tile.call("tilerelease"))
 product_5_2, product_5_3, product_6_2, product_6_3 = (_product(o, d) for o in OCTETS for d in _COUNTS)
 lay_5, lay_6 = map(_lay, OCTETS)
 add_up_5, add_up_6 = map(_add_up, OCTETS)

@@ -7,6 +7,8 @@ matrices are.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 
@@ -35,7 +37,7 @@ from puma.kernels.files.cutting import cut_of, cut_words
 from puma.kernels.files.reading import BF16, F16, F32, I32, I64, Q4_0, Q4_1, Q4_K, Q6_K, Q8_0, laid, put
 from puma.kernels.stored import BLOCKS, Stored
 from puma.kernels.tiles import LANES, NARROW_BITS
-from puma.kernels.views import compiled, octets_at, span
+from puma.kernels.views import compiled, span
 
 _ROWS = 128  # of a, whose octets stay in the second-level cache for
 _BLOCKS = 16  # blocks of columns of the matrix
@@ -52,43 +54,42 @@ def able(matrix: Stored, bits: int) -> bool:
 
 def linear_bytes(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> None:
     """out += a @ w^T for the words w of a matrix of whole strips of SIDE rows, `able`."""
+    numbers = laid(matrix, frac)
     for first in range(0, a.shape[0], _ROWS):
-        _some_rows(a[first : first + _ROWS], matrix, frac, bits, out[first : first + _ROWS])
+        _some_rows(a[first : first + _ROWS], matrix, numbers, bits, out[first : first + _ROWS])
 
 
-def _some_rows(a: Tensor, matrix: Stored, frac: int, bits: int, out: Tensor) -> None:
+def _some_rows(a: Tensor, matrix: Stored, numbers: tuple[Any, ...], bits: int, out: Tensor) -> None:
     octets = OCTETS[0] if bits <= 8 * OCTETS[0] else OCTETS[1]
-    numbers, tiles, blocks = laid(matrix, frac), -(-a.shape[0] // SIDE), -(-matrix.columns // DEPTH)
+    tiles, blocks = -(-a.shape[0] // SIDE), -(-matrix.columns // DEPTH)
     left, result, sizes = span(a), span(out), (a.stride(0), a.shape[0], matrix.columns, octets, blocks)
-    laid_out, place = _lines(tiles * blocks * octets)
+    # what lies behind the last column is multiplied, too: octets there are zeros, and digits whatever they may be
+    room = (np.zeros if matrix.columns % DEPTH else np.empty)(tiles * blocks * octets * TILE + DEPTH, np.uint8)
+    place = _line(room)
 
     def lay(low: int, high: int) -> None:
-        _lay(left, *sizes, np.zeros((SIDE, LANES), np.int64), place, low, high)
+        edge = np.zeros((SIDE, LANES), np.int64)
+        _lay_rows(left, *sizes, edge, place, low, high)
 
     def multiply(low: int, high: int) -> None:
-        room, digits = _lines(_BLOCKS * DIGITS + octets)
+        digits = np.empty((_BLOCKS * DIGITS + octets) * TILE + DEPTH, np.uint8)
         words, edge = np.empty((SIDE, _BLOCKS * DEPTH), np.int64), np.empty((SIDE, SIDE), np.int64)
-        rooms, whither = (words, edge, digits), (result, out.stride(0))
+        rooms, whither = (words, edge, _line(digits)), (result, out.stride(0))
         _linear(left, *sizes, place, bits <= NARROW_BITS, *numbers, *rooms, *whither, SETTINGS, low, high)
-        del room  # which compiled code is told the place of
 
     pool.split(lay, tiles, _LEAST_ROWS // SIDE)
     pool.split(multiply, matrix.rows // SIDE, -(-_LEAST // (SIDE * matrix.columns)))
-    del laid_out
 
 
-def _lines(tiles: int) -> tuple[np.ndarray, int]:
-    """Room for so many tiles of zeros, and where in it a line of the cache begins; the room has to be kept."""
-    room = np.zeros(tiles * TILE + DEPTH, np.uint8)
-    return room, room.ctypes.data + (-room.ctypes.data) % DEPTH
-
-
-# What addresses are taken of is made above: compiled code lets go of an array whose name it needs no more.
+def _line(room: np.ndarray) -> int:
+    """Where in it a line of the cache begins. Whoever asks keeps it: compiled code lets go of an array whose name it
+    needs no more, whatever address was taken of it before."""
+    return room.ctypes.data + (-room.ctypes.data) % DEPTH
 
 
 @compiled
-def _lay(a, a_stride, n, k, octets, blocks, edge, place, low, high):
-    """Tiles low .. high of rows as octets."""
+def _lay_rows(a, a_stride, n, k, octets, blocks, edge, place, low, high):
+    """Tiles low .. high of rows as octets; rows behind the last are zeros."""
     for tile in range(low, high):
         first = tile * SIDE
         for column in range(0, k, LANES):
@@ -100,9 +101,9 @@ def _lay(a, a_stride, n, k, octets, blocks, edge, place, low, high):
                         edge[r, i] = a[(first + r) * a_stride + column + i]
                 begin, stride = edge.ctypes.data, LANES
             if octets == 5:
-                lay_5(begin, to, stride, 0)
+                lay_5(begin, to, stride)
             else:
-                lay_6(begin, to, stride, 0)
+                lay_6(begin, to, stride)
 
 
 @compiled
@@ -115,8 +116,6 @@ def _linear(
     for block in range(0, blocks, _BLOCKS):
         some = min(_BLOCKS, blocks - block)
         left, depth = block * DEPTH, min(some * DEPTH, k - block * DEPTH)
-        if depth % DEPTH:
-            octets_at(digits, _BLOCKS * DIGITS * TILE)[:] = np.uint8(0)
         for strip in range(low, high):
             row = strip * SIDE
             count = _digits(kind, source, factors, row * k + left, k, left, depth, words, digits)
@@ -150,9 +149,9 @@ def _linear(
 @compiled
 def _added(octets, sums, place, stride):
     if octets == 5:
-        add_up_5(sums, place, stride, 0)
+        add_up_5(sums, place, stride)
     else:
-        add_up_6(sums, place, stride, 0)
+        add_up_6(sums, place, stride)
 
 
 @compiled

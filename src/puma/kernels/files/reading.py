@@ -71,7 +71,9 @@ def _f16(source, factors, out):
     for i in range(len(out)):
         half = np.uint32(source[i])
         bits = ((half & np.uint32(0x7FFF)) << np.uint32(13)) | ((half & np.uint32(0x8000)) << np.uint32(16))
-        out[i] = _word(_float_of(np.uint32(bits)) * _HALF, factors[i])
+        endless = (half & np.uint32(0x7C00)) == np.uint32(0x7C00)  # infinite, or no number
+        number = _float_of(np.uint32(bits | np.uint32(0x7F800000))) if endless else _float_of(np.uint32(bits)) * _HALF
+        out[i] = _word(number, factors[i])
 
 
 @compiled

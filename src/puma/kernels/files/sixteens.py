@@ -21,6 +21,7 @@ SIXTEEN = 16
 MAGIC = np.float64(1.5 * 2.0**52)  # whoever adds it to a smaller number rounds that to nearest, ties to even
 MAGIC_WORD = np.int64(0x4338000000000000)  # its bits
 _HALF = 2.0**112  # between the exponents of a half and of a float of the same bits
+_ENDLESS = 0x7C00  # the exponent of halves that are infinite or no numbers
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLOAT = ir.FloatType()
 BYTES, SHORTS, PARTS, WORDS = (ir.VectorType(kind, SIXTEEN) for kind in (_I8, _I16, _I32, _I64))
@@ -60,12 +61,15 @@ def _sum(builder: Any, parts: list[Any]) -> Any:
 
 
 def _widened(builder: Any, halves: Any, kind: Any, floats: Any) -> Any:
-    """Halves (as numbers of 32 bits) as floats; the infinite ones of no meaning."""
+    """Halves (as numbers of 32 bits) as floats."""
     constant = (lambda n: all_of(kind, n)) if kind is PARTS else kind
     size = builder.shl(builder.and_(halves, constant(0x7FFF)), constant(13))
     sign = builder.shl(builder.and_(halves, constant(0x8000)), constant(16))
     power = all_of(floats, _HALF) if floats is FLOATS else ir.Constant(floats, _HALF)
-    return builder.fmul(builder.bitcast(builder.or_(size, sign), floats), power)
+    bits = builder.or_(size, sign)
+    endless = builder.bitcast(builder.or_(bits, constant(_ENDLESS << 13 | 0x7F800000)), floats)  # or no number
+    is_one = builder.icmp_unsigned("==", builder.and_(halves, constant(_ENDLESS)), constant(_ENDLESS))
+    return builder.select(is_one, endless, builder.fmul(builder.bitcast(bits, floats), power))
 
 
 def _bf16(builder: Any, source: Any, k: Any) -> Any:

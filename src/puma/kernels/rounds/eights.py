@@ -10,21 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import config, types
+from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from puma.kernels.tiles import LANES, VECTOR, WIDE, Tile
+from puma.kernels.tiles import LANES, VECTOR, WIDE, Tile, has
 
 LEAST, MOST = 8, 56  # bits
-# numba may be told to compile for another CPU than this one, or for instructions that it has
-_OTHER_CPU, _FEATURES = getattr(config, "CPU_NAME", None), getattr(config, "CPU_FEATURES", None)
-EIGHTS = int(  # not a truth value, which takes numba longer to look at
-    "+avx512vbmi" in _FEATURES.split(",")
-    if _FEATURES is not None
-    else not _OTHER_CPU and bool(binding.get_host_cpu_features().get("avx512vbmi", False))
-)
+EIGHTS = int(has("avx512vbmi"))  # not a truth value, which takes numba longer to look at
 _SIZE = 8 * LANES  # bytes of a register
 _SPARE = LANES - 1  # of the bytes of a word's lane, the one that holds what ends in the byte before
 _I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
