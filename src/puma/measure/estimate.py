@@ -25,8 +25,8 @@ from puma.wire.parameters import KEEP_MASKS_BELOW, offered_specs
 from puma.wire.request_shapes import shaped
 
 # Of a core of the machine whose measurements docs/benchmarks.md has, until this one is measured.
-DEALER, EVALUATOR = Work(1.9e-4, 1.7e-9, 1.4e-9, 4e-11), Work(3.1e-4, 2e-9, 1.05e-9, 8e-11)
-REFERENCE = Speed((DEALER, EVALUATOR, EVALUATOR), 1.12, 2, Early(0.5, 0.35, 0.32, 0.3, 0.33), (1.65, 1.2))
+DEALER, EVALUATOR = Work(1.3e-4, 1.55e-9, 1.38e-9, 3e-11), Work(2.4e-4, 1.5e-9, 1.06e-9, 6e-11)
+REFERENCE = Speed((DEALER, EVALUATOR, EVALUATOR), 1.12, 2, Early(0.53, 0.29, 0.33, 0.31, 0.33), (1.45, 1.0))
 PROGRAM = 420 << 20  # bytes of a party that holds no model: interpreter, torch, compiled kernels
 WORKING = (512, 1024, 2048)  # bytes of P0, P1 and P2 for each number of the largest tensor, as measured
 KEPT = 16  # bytes a word that is held in both components
