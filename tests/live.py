@@ -100,6 +100,11 @@ class Live:
         lines = (self.folder / f"p{rank}.log").read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def audited(self, rank: int) -> list[dict[str, Any]]:
+        """What the party's audit log says by now; a last line may be half written."""
+        whole, _, _ = (self.store(rank) / "audit.jsonl").read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
     def health(self, rank: int) -> tuple[int, dict[str, Any]]:
         """Status and facts; 0 if nobody answers."""
         try:
