@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from puma import pool
-from puma.kernels.rounds.eights import EACH, EIGHTS, LAYS, LEAST, MOST, pack_eights, unpack_eights
+from puma.kernels.packing.eights import EACH, EIGHTS, LAYS, LEAST, MOST, pack_eights, unpack_eights
 from puma.kernels.views import compiled, lying, octets, octets_at, words_at
 
 _LEAST = 1 << 16  # words that a thread takes at least: some 60 us

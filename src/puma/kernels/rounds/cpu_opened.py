@@ -14,7 +14,7 @@ from torch import Tensor
 from puma import pool
 from puma.kernels import plain
 from puma.kernels.cpu_wire import in_eights, unpacked, write
-from puma.kernels.rounds.eights import EACH, LAYS, pack_eights_less
+from puma.kernels.packing.eights import EACH, LAYS, pack_eights_less
 from puma.kernels.views import compiled, lying, octets_at, words_at
 
 _LEAST = 1 << 16  # words that a thread takes at least: some 60 us
