@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -233,6 +234,19 @@ def test_deadlines_name_who_is_missing(identity):
             silent.accept(0.1)
     with pytest.raises(PeerLost, match=r"P1 does not answer at 127\.0\.0\.1"):
         tcp.dial(*address, identity(rank=2), ("party", 1), deadline=0.2)
+
+
+def test_a_signal_at_the_end_of_a_wait_does_not_make_it_longer(identity):
+    """Else a daemon that is told to stop might never look up again."""
+    before = signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.3))
+    try:
+        with tcp.listen() as port:
+            port.welcome(identity(), [("party", 2)])
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(PeerTimeout, match="nobody else came"):
+                port.accept(0.2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_port_can_be_had_once():

@@ -176,7 +176,8 @@ class Listener:
         self._greeting = greeting
         self._audit = audit
         self.refused: deque[str] = deque(maxlen=100)  # what strangers did, for a log
-        self._met: queue.SimpleQueue[Met | HandshakeError] = queue.SimpleQueue()
+        # not a SimpleQueue, which waits for ever if the time is over once a signal's handler has ended (CPython 3.11)
+        self._met: queue.Queue[Met | HandshakeError] = queue.Queue()
         self._lock = threading.Condition()
         self._greetings: dict[threading.Thread, socket.socket | None] = {}  # None: the socket is a link's already
         self._seats: dict[Seat, StreamLink | None] = {}  # None: being greeted
